@@ -1,0 +1,1 @@
+"""The service: HTTP API, command line, records, storage and serving of loaded checkpoints."""

@@ -1,0 +1,1 @@
+"""The HTTP API: routes, their schemas, and what every request passes through."""

@@ -1,0 +1,63 @@
+"""What routes need, as Annotated dependencies: a signature says all of it."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from fastapi import Depends, Query
+from starlette.requests import Request
+
+from app.api.access import Gate
+from app.api.directory import ModelDirectory
+from app.api.metrics import Metrics
+from app.api.paging import Order, Paging
+from app.core.db import Database
+from app.core.errors import NotAllowed
+from app.core.queue import Dispatcher
+from app.core.settings import Settings
+from app.core.storage import Storage
+from app.serving.service import Painter
+
+
+@dataclass(frozen=True)
+class Services:
+    """Everything a running application holds, opened and closed with it."""
+
+    settings: Settings
+    db: Database
+    storage: Storage
+    dispatcher: Dispatcher
+    painter: Painter
+    directory: ModelDirectory
+    gate: Gate
+    metrics: Metrics
+
+
+async def _services(request: Request) -> Services:
+    services: Services = request.app.state.services
+    return services
+
+
+async def _paging(
+    limit: Annotated[int, Query(ge=1, le=200, description="Most entries in one answer.")] = 50,
+    after: Annotated[str | None, Query(max_length=200, description="Entries behind the one with this id.")] = None,
+    order: Annotated[Order, Query(description="Oldest first (asc) or newest first (desc).")] = "desc",
+) -> Paging:
+    return Paging(limit, after, order)
+
+
+def allowed(scope: Literal["generate", "train", "admin"]) -> Callable[[Request], Awaitable[None]]:
+    """A dependency that lets only keys with this scope pass; on loopback everybody has every scope."""
+
+    async def check(request: Request) -> None:
+        if scope not in request.scope["ganvas.scopes"]:
+            raise NotAllowed(f"This key lacks the scope {scope!r}.")
+
+    return check
+
+
+ServicesDep = Annotated[Services, Depends(_services)]
+PagingDep = Annotated[Paging, Depends(_paging)]
+MayGenerate = Depends(allowed("generate"))
+MayTrain = Depends(allowed("train"))
+MayAdminister = Depends(allowed("admin"))

@@ -1,0 +1,80 @@
+"""Which checkpoint a model's name means right now, remembered for a moment so that pictures need no database."""
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import Final
+
+from app.core import catalogue
+from app.core.db import Database
+from app.core.errors import GanvasError, NotFound
+from app.core.records import Model
+from app.core.settings import Settings
+
+REMEMBERED_SECONDS: Final = 1.0  # so long a picture may still come from the checkpoint before the newest
+REMEMBERED_NAMES: Final = 1024
+
+
+@dataclass(frozen=True)
+class Served:
+    """Exact weights to draw from; `pinned` tells whether the caller named the checkpoint itself."""
+
+    model: str
+    checkpoint: str
+    resolution: int
+    pinned: bool
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """A look-up, begun or done, and until when it holds."""
+
+    task: asyncio.Task[Served]
+    until: float
+
+
+class ModelDirectory:
+    """Names, `name@checkpoint`, aliases and the default, to weights. It belongs to one event loop."""
+
+    def __init__(self, settings: Settings, db: Database) -> None:
+        self._settings = settings
+        self._db = db
+        self._answers: dict[str, _Answer] = {}
+
+    async def resolve(self, reference: str | None) -> Served:
+        """The weights meant by a reference; None or "" is the default model. NotFound where there are none."""
+        name = reference or ""
+        answer = self._answers.get(name)
+        if answer is None or answer.until < time.monotonic():
+            answer = self._ask(name)
+        try:
+            return await asyncio.shield(answer.task)  # others may wait for it too
+        except GanvasError:
+            if self._answers.get(name) is answer:
+                del self._answers[name]
+            raise
+
+    def forget(self) -> None:
+        """Look everything up again: a model was promoted or deleted here."""
+        self._answers.clear()
+
+    def _ask(self, name: str) -> _Answer:
+        if len(self._answers) >= REMEMBERED_NAMES:
+            self._answers.clear()
+        task = asyncio.create_task(asyncio.to_thread(self._look_up, name))
+        self._answers[name] = answer = _Answer(task, time.monotonic() + REMEMBERED_SECONDS)
+        return answer
+
+    def _look_up(self, name: str) -> Served:
+        with self._db.read() as session:
+            if name in self._settings.model_aliases and session.get(Model, name) is None:
+                name = self._settings.model_aliases[name]
+            name = name or self._settings.default_model or ""
+            if not name:
+                newest = catalogue.newest(session)
+                if newest is None:
+                    message = "There is no model to draw from yet. Train one: POST /v1/training/jobs."
+                    raise NotFound(message, code="model_not_found", param="model")
+                name = newest.name
+            found = catalogue.resolve(session, name)
+            return Served(found.model.name, found.checkpoint.sha256, found.model.resolution, found.pinned)

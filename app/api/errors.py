@@ -1,0 +1,167 @@
+"""Errors as HTTP: the only table of statuses, and the one shape every error answer has."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, Final
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+
+from app.core.errors import (
+    Busy,
+    Conflict,
+    GanvasError,
+    InvalidRequest,
+    NotAllowed,
+    NotAuthenticated,
+    NotFound,
+    TooLarge,
+    Unavailable,
+)
+
+PROBLEM_TYPE: Final = "application/problem+json"
+UNAVAILABLE_RETRY_SECONDS: Final = 5  # as long as a database or a Redis takes to come back from a restart
+SHOWN_INPUT_CHARACTERS: Final = 80
+SHOWN_ERRORS: Final = 20
+
+
+@dataclass(frozen=True)
+class Answer:
+    """How one kind of error is told over HTTP; `type` is OpenAI's word for it."""
+
+    status: int
+    type: str
+
+
+SERVER_ERROR: Final = Answer(500, "server_error")
+ANSWERS: Final[dict[type[GanvasError], Answer]] = {
+    InvalidRequest: Answer(422, "invalid_request_error"),
+    NotAuthenticated: Answer(401, "authentication_error"),
+    NotAllowed: Answer(403, "permission_error"),
+    NotFound: Answer(404, "invalid_request_error"),
+    Conflict: Answer(409, "invalid_request_error"),
+    TooLarge: Answer(413, "invalid_request_error"),
+    Busy: Answer(429, "rate_limit_error"),
+    Unavailable: Answer(503, "server_error"),
+    GanvasError: SERVER_ERROR,
+}
+FRAMEWORK_CODES: Final = {400: "body_invalid", 404: "route_not_found", 405: "method_not_allowed", 413: "too_large"}
+VALIDATION_CODES: Final = {
+    "extra_forbidden": "unknown_field",
+    "missing": "missing_field",
+    "json_invalid": "json_invalid",
+}
+
+
+def add_handlers(app: FastAPI) -> None:
+    """Answer every error raised behind a route in the one shape."""
+    app.add_exception_handler(GanvasError, _on_ganvas_error)  # type: ignore[arg-type]
+    app.add_exception_handler(RequestValidationError, _on_validation_error)  # type: ignore[arg-type]
+    app.add_exception_handler(HTTPException, _on_http_exception)  # type: ignore[arg-type]
+
+
+def answer(path: str, error: GanvasError) -> JSONResponse:
+    """The answer to one of our own errors."""
+    headers = {}
+    if isinstance(error, Busy):
+        headers["retry-after"] = str(max(1, math.ceil(error.retry_after)))
+    elif isinstance(error, Unavailable):
+        headers["retry-after"] = str(UNAVAILABLE_RETRY_SECONDS)
+    elif isinstance(error, Conflict):
+        headers["x-should-retry"] = "false"  # OpenAI's clients would try a 409 again
+    elif isinstance(error, NotAuthenticated):
+        headers["www-authenticate"] = "Bearer"
+    return problem(path, kind_of(error), error.message, error.error_code, param=error.param, headers=headers)
+
+
+def kind_of(error: GanvasError) -> Answer:
+    """The table's row for an error, or for the nearest of its ancestors."""
+    return next(ANSWERS[cls] for cls in type(error).__mro__ if cls in ANSWERS)
+
+
+def error_object(error: GanvasError) -> dict[str, str | None]:
+    """OpenAI's `error` object, for an error in the middle of a stream."""
+    return _error_object(kind_of(error), error.message, error.error_code, error.param)
+
+
+def internal_error(path: str) -> JSONResponse:
+    """The answer to what nobody foresaw: the log has the trace, the answer has nothing to give away."""
+    return problem(
+        path, SERVER_ERROR, "Something went wrong here. The log has it under x-request-id.", "internal_error"
+    )
+
+
+def problem(
+    path: str,
+    kind: Answer,
+    message: str,
+    code: str,
+    *,
+    param: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    errors: Sequence[Mapping[str, Any]] = (),
+) -> JSONResponse:
+    """RFC 9457 problem details that also carry OpenAI's `error` member."""
+    body: dict[str, Any] = {
+        "type": f"urn:ganvas:error:{code}",
+        "title": HTTPStatus(kind.status).phrase,
+        "status": kind.status,
+        "detail": message,
+        "instance": path,
+        "error": _error_object(kind, message, code, param),
+    }
+    if errors:
+        body["errors"] = list(errors)
+    return JSONResponse(body, kind.status, headers, media_type=PROBLEM_TYPE)
+
+
+def _error_object(kind: Answer, message: str, code: str, param: str | None) -> dict[str, str | None]:
+    return {"message": message, "type": kind.type, "param": param, "code": code}
+
+
+async def _on_ganvas_error(request: Request, error: GanvasError) -> JSONResponse:
+    return answer(request.url.path, error)
+
+
+async def _on_http_exception(request: Request, error: HTTPException) -> JSONResponse:
+    status, path = error.status_code, request.url.path
+    message = str(error.detail)
+    if status == 404:
+        message = f"There is no {path}. GET /v1/openapi.json lists what there is."
+    elif status == 405:
+        message = f"{request.method} does nothing at {path}; allowed: {(error.headers or {}).get('Allow', 'nothing')}."
+    kind = Answer(status, "server_error" if status >= 500 else "invalid_request_error")
+    return problem(path, kind, message, FRAMEWORK_CODES.get(status, "http_error"), headers=error.headers)
+
+
+async def _on_validation_error(request: Request, error: RequestValidationError) -> JSONResponse:
+    errors = [_readable(item) for item in error.errors()[:SHOWN_ERRORS]]
+    first = errors[0]
+    return problem(
+        request.url.path, ANSWERS[InvalidRequest], first["message"], first["code"], param=first["param"], errors=errors
+    )
+
+
+def _readable(item: Mapping[str, Any]) -> dict[str, Any]:
+    """One of pydantic's errors: where, what is wrong, what came."""
+    kind, where = str(item["type"]), [str(part) for part in item["loc"]]
+    code = VALIDATION_CODES.get(kind, "invalid_request")
+    if kind == "json_invalid":
+        message = f"The body is not JSON: {item['ctx']['error']} at character {where[-1]}."
+        return {"param": None, "code": code, "message": message}
+    param = ".".join(where[1:]) or None
+    if param is None and kind in {"missing", "model_attributes_type"}:
+        message = "Send a JSON object, with Content-Type: application/json."
+        return {"param": None, "code": "json_expected", "message": message}
+    if kind == "extra_forbidden":
+        return {"param": param, "code": code, "message": f"There is no field {param!r} here; leave it out."}
+    came = item.get("input")
+    shown = f" It is {came!r:.{SHOWN_INPUT_CHARACTERS}}." if isinstance(came, str | int | float) else ""
+    reason = str(item["msg"]).removeprefix("Value error, ").rstrip(".")
+    where_shown = f"{param}: " if param else ""
+    return {"param": param, "code": code, "message": f"{where_shown}{reason}.{shown}"}

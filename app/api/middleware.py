@@ -1,0 +1,114 @@
+"""What every request passes through, outermost first: RequestContext, Admission, BodyLimit. Pure ASGI, to stay lean."""
+
+import re
+import secrets
+import time
+from typing import Final
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.api import errors
+from app.core.errors import GanvasError, TooLarge
+
+log = structlog.get_logger(__name__)
+
+CLIENT_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{8,64}")
+JSON_BODY_MAX_BYTES: Final = 1024 * 1024
+UPLOAD_PATH: Final = "/v1/datasets"
+MULTIPART_OVERHEAD_BYTES: Final = 16 * 1024 * 1024  # heads of 20,000 parts, beside the files themselves
+
+
+class RequestContext:
+    """Gives a request its id, counts it, and answers 500 for what nobody caught."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        request_id = _request_id(scope)
+        status = 0
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)["x-request-id"] = request_id
+            await send(message)
+
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            try:
+                await self.app(scope, receive, send_with_id)
+            except ClientDisconnect:
+                log.debug("client_left", path=scope["path"])
+            except Exception:
+                log.exception("request_failed", path=scope["path"])
+                if status:
+                    raise  # too late for an answer: the server must cut the connection
+                await errors.internal_error(scope["path"])(scope, receive, send_with_id)
+        route = getattr(scope.get("route"), "path", "")
+        scope["app"].state.services.metrics.observe(scope["method"], route, status, time.perf_counter() - started)
+
+
+class Admission:
+    """Turns away who may not ask, before any of the body is read."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] == "http":
+            gate = scope["app"].state.services.gate
+            try:
+                scope["ganvas.scopes"] = await gate.admit(scope["path"], Headers(scope=scope))
+            except GanvasError as error:
+                await errors.answer(scope["path"], error)(scope, receive, send)
+                return
+        await self.app(scope, receive, send)
+
+
+class BodyLimit:
+    """Refuses a body over the limit: by its declared length at once, else as soon as too much has come."""
+
+    def __init__(self, app: ASGIApp, *, upload_max_bytes: int) -> None:
+        self.app = app
+        self.upload_max_bytes = upload_max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        upload = scope["path"] == UPLOAD_PATH
+        limit = self.upload_max_bytes + MULTIPART_OVERHEAD_BYTES if upload else JSON_BODY_MAX_BYTES
+        declared = Headers(scope=scope).get("content-length", "0")
+        if declared.isdigit() and int(declared) > limit:
+            shown = f"The body has {int(declared):,} bytes; at most {limit:,} are taken here."
+            await errors.answer(scope["path"], TooLarge(shown))(scope, receive, send)
+            return
+        received = 0
+
+        async def receive_within_limit() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > limit:  # an HTTPException, the only error FastAPI lets through while it reads a body
+                raise HTTPException(413, f"The body is larger than {limit:,} bytes, the most that is taken here.")
+            return message
+
+        await self.app(scope, receive_within_limit, send)
+
+
+def _request_id(scope: Scope) -> str:
+    """The client's own id where it is sane, else a new one."""
+    sent = Headers(scope=scope).get("x-request-id", "")
+    return sent if CLIENT_REQUEST_ID.fullmatch(sent) else f"req_{secrets.token_hex(12)}"

@@ -1,0 +1,134 @@
+"""Jobs: where they are, what happens to them, and how to stop or resume one."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Annotated, Final
+
+from fastapi import APIRouter, Header, Query
+from fastapi.responses import FileResponse, Response
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+from sse_starlette import EventSourceResponse, ServerSentEvent
+from starlette.requests import Request
+
+from app.api import paging
+from app.api.deps import MayTrain, PagingDep, Services, ServicesDep
+from app.api.schemas.jobs import EventOut, JobOut, Kind, SampleOut, Status, sheet_name
+from app.api.schemas.lists import Page
+from app.core import jobs
+from app.core.errors import NotFound
+from app.core.records import Checkpoint, Job
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"], dependencies=[MayTrain])
+
+EVENT_POLL_SECONDS: Final = 0.5  # a follower hears of an event at most this late
+EVENTS_AT_ONCE: Final = 200
+
+
+@router.get("")
+def list_(
+    services: ServicesDep,
+    paging_: PagingDep,
+    kind: Annotated[Kind | None, Query(description="Only jobs of this kind.")] = None,
+    status: Annotated[Status | None, Query(description="Only jobs that are there.")] = None,
+) -> Page[JobOut]:
+    """All jobs."""
+    wanted = {"kind": kind, "status": status}
+    query = select(Job).filter_by(**{name: value for name, value in wanted.items() if value is not None})
+    with services.db.read() as session:
+        return paging.page_of_rows(
+            session, Job, query, paging_, key=Job.id, created_at=Job.created_at, show=lambda job: _show(session, job)
+        )
+
+
+@router.get("/{job}")
+def get(job: str, services: ServicesDep) -> JobOut:
+    """One job."""
+    with services.db.read() as session:
+        return _show(session, jobs.find(session, job))
+
+
+@router.get("/{job}/events", response_model=Page[EventOut])
+async def events(
+    job: str,
+    request: Request,
+    services: ServicesDep,
+    last_event_id: Annotated[int, Header(ge=0, description="Events behind this one.")] = 0,
+    after: Annotated[int, Query(ge=0, description="The same, for clients that cannot set headers.")] = 0,
+    limit: Annotated[int, Query(ge=1, le=EVENTS_AT_ONCE, description="Most entries in a list.")] = 50,
+) -> Response | Page[EventOut]:
+    """What happened: a list, or with `Accept: text/event-stream` a stream that ends with the job."""
+    start = max(last_event_id, after)
+    found, _ = await asyncio.to_thread(_events, services, job, start, limit + 1)
+    if "text/event-stream" in request.headers.get("accept", ""):
+        return EventSourceResponse(_follow(services, job, start))
+    shown = found[:limit]
+    return paging.page(shown, [str(event.id) for event in shown], has_more=len(found) > limit)
+
+
+@router.post("/{job}/cancel")
+def cancel(job: str, services: ServicesDep) -> JobOut:
+    """Stop a job at its next step; a training keeps its last checkpoint."""
+    with services.db.begin() as session:
+        return _show(session, jobs.cancel(session, job))
+
+
+@router.post("/{job}/resume")
+def resume(job: str, services: ServicesDep) -> JobOut:
+    """Go on with a canceled or failed job from where it last saved, exactly."""
+    with services.db.begin() as session:
+        row = jobs.resume(session, job)
+        session.flush()
+        shown = _show(session, row)
+    services.dispatcher.dispatch(row)
+    return shown
+
+
+@router.get("/{job}/samples")
+def samples(job: str, services: ServicesDep) -> Page[SampleOut]:
+    """A training's sample sheets, in the order they were drawn."""
+    with services.db.read() as session:
+        jobs.find(session, job)
+        shown = [SampleOut.of(job, row) for row in _sheets(session, job)]
+    return paging.page(shown, [sheet_name(sample.kimg) for sample in shown], has_more=False)
+
+
+@router.get("/{job}/samples/{kimg}.png", response_class=FileResponse)
+def sample(job: str, kimg: str, services: ServicesDep) -> FileResponse:
+    """One sample sheet, by its kimg with one decimal."""
+    with services.db.read() as session:
+        jobs.find(session, job)
+        named = [row for row in _sheets(session, job) if sheet_name(row.kimg) == kimg]
+    if not named:
+        message = f"Job {job} has no sheet at {kimg} kimg. GET /v1/jobs/{job}/samples lists them."
+        raise NotFound(message, code="sample_not_found", param="kimg")
+    return FileResponse(services.storage.path(named[-1].sheet_sha256 or ""), media_type="image/png")
+
+
+def _show(session: Session, job: Job) -> JobOut:
+    return JobOut.of(job, jobs.position(session, job))
+
+
+def _sheets(session: Session, job: str) -> list[Checkpoint]:
+    query = select(Checkpoint).where(Checkpoint.job_id == job, Checkpoint.sheet_sha256.is_not(None))
+    return list(session.scalars(query.order_by(Checkpoint.kimg, Checkpoint.created_at)))
+
+
+def _events(services: Services, job: str, after: int, limit: int) -> tuple[list[EventOut], bool]:
+    """Events behind one, and whether the job had ended before they were read."""
+    with services.db.read() as session:
+        ended = jobs.find(session, job).status in jobs.ENDED
+        return [EventOut.of(row) for row in jobs.events_after(session, job, after, limit)], ended
+
+
+async def _follow(services: Services, job: str, after: int) -> AsyncIterator[ServerSentEvent]:
+    while True:
+        found, ended = await asyncio.to_thread(_events, services, job, after, EVENTS_AT_ONCE)
+        for event in found:
+            yield ServerSentEvent(event.model_dump_json(), event=event.type, id=str(event.id))
+            after = event.id
+        if found:
+            continue
+        if ended:
+            return
+        await asyncio.sleep(EVENT_POLL_SECONDS)

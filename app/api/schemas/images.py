@@ -1,0 +1,98 @@
+"""Pictures: the request and answer of OpenAI's images API, with what only a GAN can be asked for."""
+
+from typing import Annotated, Any, Literal
+
+from fastapi import Query
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.serving.recipe import MAX_LAYERS, MAX_PICTURES, MetadataLevel, OutputFormat
+from models.latents.seeds import SEED_MAX
+
+PSI_MEANING = "Truncation. 1: as trained; towards 0: towards the typical."
+CUTOFF_MEANING = "How many layers are truncated; absent: all."
+QUALITY_MEANING = "Quality of JPEG and WebP."
+
+Psi = Annotated[float, Field(ge=-2, le=2)]
+Cutoff = Annotated[int, Field(ge=0, le=MAX_LAYERS)]
+Quality = Annotated[int, Field(ge=0, le=100)]
+NoiseMode = Literal["const", "random", "none"]
+
+
+class MixIn(BaseModel):
+    """Style mixing."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    seed: int = Field(ge=0, le=SEED_MAX, description="Seed that the layers come from.")
+    layers: str | list[int] = Field(description='Layers of w, from 0: "4-7", "0,2" or a list.')
+
+
+class ImagesIn(BaseModel):
+    """Pictures to draw. Null is absent; fields of other image services are ignored."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    model: str | None = Field(None, max_length=200, description="Name, or name@checkpoint; absent: the default model.")
+    prompt: str | None = Field(
+        None, max_length=2000, description="Text; it moves the seed where captions mean nothing."
+    )
+    label: str | None = Field(None, max_length=200, description="Class of a labelled model.")
+    n: int | None = Field(None, ge=1, le=MAX_PICTURES, description="How many pictures; 1 when absent.")
+    seed: int | None = Field(None, ge=-1, le=SEED_MAX, description="Picture i has seed + i; -1 or absent: random.")
+    seeds: list[int] | str | None = Field(None, description='The seed of each picture: a list, or "0,1,4-6".')
+    truncation_psi: Psi | None = Field(None, description=PSI_MEANING)
+    truncation_cutoff: Cutoff | None = Field(None, description=CUTOFF_MEANING)
+    sliders: dict[str, float] | None = Field(None, description="How far to go along named directions.")
+    mix: MixIn | None = Field(None, description="Style mixing.")
+    noise_mode: NoiseMode | None = Field(None, description="Noise of networks that take it.")
+    size: str | None = Field(None, description="WxH, by nearest resampling, or auto: the model's own.")
+    output_format: OutputFormat | None = Field(None, description="Kind of file; png when absent.")
+    output_compression: Quality | None = Field(None, description=QUALITY_MEANING)
+    response_format: Literal["b64_json", "url"] | None = Field(None, description="The file, or where to get it.")
+    keep: bool | None = Field(None, description="Store the pictures as artworks.")
+    metadata: MetadataLevel | None = Field(None, description="What the file tells of its making.")
+    stream: bool | None = Field(None, description="Send each picture as an event as soon as it is drawn.")
+
+
+class ImageQuery(BaseModel):
+    """The query of a picture's URL."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    seed: int | None = Field(None, ge=-1, le=SEED_MAX, description="Absent or -1: redirects to a chosen one.")
+    psi: Psi = Field(0.7, description=PSI_MEANING)
+    cutoff: Cutoff | None = Field(None, description=CUTOFF_MEANING)
+    noise_mode: NoiseMode = Field("const", description="Noise of networks that take it.")
+    label: str | None = Field(None, max_length=200, description="Class of a labelled model.")
+    prompt: str | None = Field(
+        None, max_length=2000, description="Text; it moves the seed where captions mean nothing."
+    )
+    mix_seed: int | None = Field(None, ge=0, le=SEED_MAX, description="Style mixing: seed that layers come from.")
+    mix_layers: str | None = Field(None, max_length=200, description='Style mixing: layers such as "4-7".')
+    size: str | None = Field(None, description="WxH, by nearest resampling, or auto: the model's own.")
+    format: OutputFormat = Field("png", description="Kind of file.")
+    compression: Quality | None = Field(None, description=QUALITY_MEANING)
+
+
+class ImageOut(BaseModel):
+    """One picture; it has b64_json or url, never both."""
+
+    b64_json: str | None = Field(None, description="The file, in base64.")
+    url: str | None = Field(None, description="Where to get the file, for as long as the weights are kept.")
+    seed: int = Field(description="The seed it was drawn with.")
+    recipe: dict[str, Any] = Field(description="All that determines its pixels.")
+
+
+class ImagesOut(BaseModel):
+    """Pictures."""
+
+    created: int = Field(description="When they were drawn, seconds since 1970.")
+    data: list[ImageOut] = Field(description="The pictures, in order.")
+    model: str = Field(description="Name of the model.")
+    checkpoint: str = Field(description="sha256 of the weights.")
+    size: str = Field(description="WxH.")
+    output_format: OutputFormat = Field(description="Kind of file.")
+    prompt_mode: Literal["hashed"] | None = Field(None, description="hashed: the prompt only moved the seed.")
+
+
+ImageQueryParams = Annotated[ImageQuery, Query()]

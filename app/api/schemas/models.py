@@ -1,0 +1,48 @@
+"""Models: what an artist names and serves, in OpenAI's shape and more."""
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class CheckpointOut(BaseModel):
+    """One servable state of a model."""
+
+    checkpoint: str = Field(description="sha256 of the weights; 12 digits of it name it: model@checkpoint.")
+    kimg: float = Field(description="Thousands of real images it was trained on.")
+    bytes: int = Field(description="Size of the weights, bytes.")
+    metrics: dict[str, Any] = Field(description="Measured when it was saved.")
+    created_at: datetime = Field(description="When it was saved.")
+
+
+class ModelOut(BaseModel):
+    """A model."""
+
+    id: str = Field(description="Its name, or name@checkpoint where that was asked for.")
+    object: Literal["model"] = Field("model", description="Always model.")
+    created: int = Field(description="When it was made, seconds since 1970.")
+    owned_by: str = Field(description="Who made it.")
+    architecture: str = Field(description="Family of its networks.")
+    modality: str = Field(description="What it makes: image.")
+    resolution: int = Field(description="Side of its pictures, pixels.")
+    z_dim: int = Field(description="Length of the latent z.")
+    w_dim: int = Field(description="Length of the intermediate latent w.")
+    num_ws: int = Field(description="Layers of w that can be mixed.")
+    labels: list[str] = Field(description="Classes it was trained with.")
+    vocabulary: list[str] = Field(description="Words of captions it was trained with.")
+    directions: list[str] = Field(description="Named directions of its latent space.")
+    checkpoint: str | None = Field(description="sha256 of the weights meant.")
+    checkpoints: list[CheckpointOut] = Field(description="All its weights, oldest training first.")
+    metrics: dict[str, Any] = Field(description="Of the weights meant.")
+    dataset: str | None = Field(description="Name of the dataset it was trained on.")
+    job: str | None = Field(description="The job that trained it.")
+    license: str | None = Field(description="Licence of the weights.")
+
+
+class Promotion(BaseModel):
+    """Which weights the bare name shall mean."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    checkpoint: str = Field(pattern="^[0-9a-f]{12,64}$", description="12 or more hex digits of the sha256.")

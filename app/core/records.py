@@ -1,0 +1,158 @@
+"""The rows: datasets, jobs and their events, models and their checkpoints, API keys."""
+
+import secrets
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Float, ForeignKey, Index, Integer, String, TypeDecorator
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+
+def new_id(noun: str) -> str:
+    """A server-made id such as `ds_1f0c…`: 96 random bits behind the noun's prefix."""
+    return f"{noun}_{secrets.token_hex(12)}"
+
+
+def utc_now() -> datetime:
+    """The wall clock in UTC."""
+    return datetime.now(UTC)
+
+
+class UtcTime(TypeDecorator[datetime]):
+    """A timestamp that is aware and UTC on the way in and on the way out, also where SQLite forgets the zone."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Refuse naive times; store UTC."""
+        return None if value is None else value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Give back an aware time."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Record(DeclarativeBase):
+    """Base of all rows."""
+
+    type_annotation_map = {dict[str, Any]: JSON, list[str]: JSON, datetime: UtcTime}  # noqa: RUF012 - SQLAlchemy's own form
+
+
+class Dataset(Record):
+    """Artwork prepared for training: one array and one manifest in storage, named here once both are whole."""
+
+    __tablename__ = "datasets"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    name: Mapped[str] = mapped_column(String(200))
+    modality: Mapped[str] = mapped_column(String(20), default="image")
+    status: Mapped[str] = mapped_column(String(20), default="preparing")
+    request: Mapped[dict[str, Any]]
+    source_sha256: Mapped[str] = mapped_column(String(64))
+    array_sha256: Mapped[str | None] = mapped_column(String(64))
+    manifest_sha256: Mapped[str | None] = mapped_column(String(64))
+    resolution: Mapped[int | None]
+    sent: Mapped[int] = mapped_column(default=0)
+    count: Mapped[int] = mapped_column(default=0)
+    bytes: Mapped[int] = mapped_column(BigInteger, default=0)
+    captions: Mapped[int] = mapped_column(default=0)
+    labels: Mapped[list[str]] = mapped_column(default=list)
+    verdicts: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    readiness: Mapped[str | None]
+    error: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    job_id: Mapped[str | None] = mapped_column(String(40))
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class Job(Record):
+    """A promise to do something long; only app/core/jobs.py changes `status`, `epoch` and the lease."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (Index("jobs_by_status", "status", "kind", "created_at"),)
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(20))
+    status: Mapped[str] = mapped_column(String(20), default="queued")
+    request: Mapped[dict[str, Any]]
+    result: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    error: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    progress: Mapped[float] = mapped_column(Float, default=0.0)
+    message: Mapped[str] = mapped_column(String(500), default="")
+    eta_seconds: Mapped[float | None]
+    attempts: Mapped[int] = mapped_column(default=0)
+    fruitless: Mapped[int] = mapped_column(default=0)  # attempts since the last saved state
+    epoch: Mapped[int] = mapped_column(default=1)  # fences every publish: who holds an older one is ignored
+    lease_until: Mapped[float | None]  # seconds since 1970 by the database's clock
+    dispatched_at: Mapped[float | None]
+    cancel_requested: Mapped[bool] = mapped_column(default=False)
+    state_sha256: Mapped[str | None] = mapped_column(String(64))  # what the next attempt starts from
+    state_kimg: Mapped[float | None]
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+
+class JobEvent(Record):
+    """One thing that happened to a job; `id` is the sequence number that clients replay from."""
+
+    __tablename__ = "job_events"
+    __table_args__ = (Index("job_events_by_job", "job_id", "id"), {"sqlite_autoincrement": True})
+
+    id: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    type: Mapped[str] = mapped_column(String(20))
+    data: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class Model(Record):
+    """What an artist names and serves; `promoted` is the checkpoint that the bare name means."""
+
+    __tablename__ = "models"
+
+    name: Mapped[str] = mapped_column(String(100), primary_key=True)
+    architecture: Mapped[str] = mapped_column(String(40))
+    modality: Mapped[str] = mapped_column(String(20), default="image")
+    resolution: Mapped[int]
+    z_dim: Mapped[int]
+    w_dim: Mapped[int]
+    num_ws: Mapped[int]
+    dataset: Mapped[str | None] = mapped_column(String(200))
+    job_id: Mapped[str | None] = mapped_column(String(40))
+    promoted: Mapped[str | None] = mapped_column(String(64))
+    chosen: Mapped[bool] = mapped_column(default=False)  # by the artist: training no longer promotes
+    license: Mapped[str | None] = mapped_column(String(200))
+    owned_by: Mapped[str] = mapped_column(String(100), default="you")
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class Checkpoint(Record):
+    """One servable state of a model's generator, named by the sha256 of its file."""
+
+    __tablename__ = "checkpoints"
+    __table_args__ = (Index("checkpoints_by_job", "job_id", "kimg"),)
+
+    model_name: Mapped[str] = mapped_column(ForeignKey("models.name", ondelete="CASCADE"), primary_key=True)
+    sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
+    job_id: Mapped[str | None] = mapped_column(String(40))
+    kimg: Mapped[float]
+    bytes: Mapped[int] = mapped_column(BigInteger)
+    metrics: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    sheet_sha256: Mapped[str | None] = mapped_column(String(64))
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class ApiKey(Record):
+    """A key's fingerprint; the key itself was shown once and is not kept."""
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    name: Mapped[str] = mapped_column(String(200))
+    sha256: Mapped[str] = mapped_column(String(64), unique=True)
+    scopes: Mapped[list[str]]
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+    revoked_at: Mapped[datetime | None]

@@ -1,0 +1,98 @@
+"""Settings: every GANVAS_* variable, in one class, with its unit and reason."""
+
+import hashlib
+import os
+import tempfile
+from functools import cached_property
+from ipaddress import ip_address
+from pathlib import Path
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from app.core.errors import SettingsInvalid
+
+MIB = 1024 * 1024
+SOCKET_PATH_BYTES = 100  # the kernel allows 107, macOS 103
+
+
+class Settings(BaseSettings):
+    """What can be set from outside; empty variables count as unset."""
+
+    model_config = SettingsConfigDict(env_prefix="GANVAS_", env_ignore_empty=True, frozen=True, extra="ignore")
+
+    host: str = Field("127.0.0.1", description="Address to listen on; anything but loopback needs an API key first.")
+    port: int = Field(8000, ge=0, le=65535, description="TCP port; 0 lets the system choose one.")
+    data: Path = Field(Path("data"), description="Folder of everything Ganvas keeps: database, blobs, Redis log.")
+    redis_url: str | None = Field(
+        None, description="A Redis of your own; unset starts a private one in the data folder."
+    )
+    database_url: str | None = Field(None, description="SQLAlchemy URL; unset is SQLite in the data folder.")
+    storage_url: str | None = Field(
+        None, description="Object storage such as s3://bucket/prefix; unset is the data folder."
+    )
+    device: str = Field("auto", description="Device that draws and trains: auto, cpu, cuda or cuda:N.")
+    default_model: str | None = Field(None, description="Model used when a request names none; unset is the newest.")
+    model_aliases: dict[str, str] = Field(
+        default_factory=lambda: {"gpt-image-1": "", "dall-e-2": "", "dall-e-3": ""},
+        description='JSON object of names that clients send and the models they mean; "" means the default model.',
+    )
+    log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="Least severe line logged.")
+    allowed_hosts: list[str] = Field(
+        default_factory=list, description="JSON list of Host names answered on loopback besides localhost itself."
+    )
+    create_first_key: bool = Field(
+        False, description="Where a key is needed and none exists, make an admin key at the start and print it once."
+    )
+    max_upload_mib: int = Field(2048, ge=1, description="Largest accepted upload of artwork, in MiB.")
+    max_waiting_pictures: int = Field(1024, ge=1, description="Pictures that may wait for the device; more gets 429.")
+    max_batch: int = Field(32, ge=1, le=256, description="Most pictures in one forward pass.")
+    model_memory_mib: int = Field(
+        2048, ge=16, description="Memory for loaded checkpoints, in MiB; the oldest leave first."
+    )
+    threads: int = Field(0, ge=0, description="CPU threads of a forward pass or training step; 0 is one per core.")
+    worker_niceness: int = Field(
+        10, ge=0, le=19, description="Niceness of training, so that drawing pictures goes first."
+    )
+    import_samples: bool = Field(True, description="Import the bundled model and sample artwork into an empty studio.")
+
+    @cached_property
+    def database(self) -> str:
+        """The SQLAlchemy URL in force."""
+        return self.database_url or f"sqlite:///{self.data.absolute() / 'ganvas.sqlite3'}"
+
+    @cached_property
+    def redis(self) -> str:
+        """The Redis URL in force; the embedded one listens on a socket in the data folder."""
+        return self.redis_url or f"unix://{self.redis_socket}"
+
+    @property
+    def redis_socket(self) -> Path:
+        """Where the embedded Redis listens: in the data folder, or in /tmp where that path is too long for a socket."""
+        place = self.data.absolute() / "redis" / "redis.sock"
+        if len(bytes(place)) < SOCKET_PATH_BYTES:
+            return place
+        digest = hashlib.sha256(bytes(place)).hexdigest()[:16]
+        return Path(tempfile.gettempdir()) / f"ganvas-{os.getuid()}-{digest}" / "redis.sock"
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach us."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+
+def load_settings() -> Settings:
+    """The settings of this process, or SettingsInvalid naming the variable and what it held."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = "GANVAS_" + str(first["loc"][0]).upper()
+        raise SettingsInvalid(f"{name} is {first['input']!r}: {first['msg']}.", param=name) from error
+    except ValueError as error:  # pydantic-settings could not parse a JSON value
+        raise SettingsInvalid(f"A GANVAS_ setting cannot be read: {error}.") from error

@@ -1,0 +1,99 @@
+"""Builds the FastAPI application; nothing is built at import."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Final
+
+import structlog
+from fastapi import FastAPI
+from fastapi.telemetry import TelemetryConfig
+from starlette.middleware import Middleware
+
+from app.api import errors
+from app.api.access import Gate
+from app.api.deps import Services
+from app.api.directory import ModelDirectory
+from app.api.metrics import Metrics
+from app.api.middleware import Admission, BodyLimit, RequestContext
+from app.api.routes import ROUTERS
+from app.core.db import Database
+from app.core.queue import Dispatcher
+from app.core.settings import MIB, Settings
+from app.core.storage import Storage
+from app.serving.service import Painter
+
+log = structlog.get_logger(__name__)
+
+RECONCILE_SECONDS: Final = 3.0
+NO_TELEMETRY: Final = TelemetryConfig(tracing=False, metrics=False, logs=False, operation_spans=False)
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The application; it opens what it needs when it starts, and closes it when it stops."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with _services(settings) as services:
+            app.state.services = services
+            yield
+
+    app = FastAPI(
+        title="Ganvas",
+        summary="A self-hosted GAN art studio.",
+        version="1",
+        openapi_url="/v1/openapi.json",
+        redoc_url=None,
+        lifespan=lifespan,
+        telemetry=NO_TELEMETRY,
+        middleware=[
+            Middleware(RequestContext),
+            Middleware(Admission),
+            Middleware(BodyLimit, upload_max_bytes=settings.max_upload_mib * MIB),
+        ],
+    )
+    errors.add_handlers(app)
+    for router in ROUTERS:
+        app.include_router(router)
+    return app
+
+
+@contextlib.asynccontextmanager
+async def _services(settings: Settings) -> AsyncIterator[Services]:
+    async with contextlib.AsyncExitStack() as stack:
+        db = Database(settings.database)
+        stack.callback(db.close)
+        await asyncio.to_thread(db.migrate)
+        storage = Storage(settings.data / "blobs", settings.storage_url)
+        dispatcher = Dispatcher(db, settings.redis)
+        stack.callback(dispatcher.close)
+        painter = Painter(settings, storage)
+        stack.push_async_callback(painter.close)
+        reconciler = asyncio.create_task(_reconcile(dispatcher))
+        stack.push_async_callback(_stop, reconciler)
+        yield Services(
+            settings=settings,
+            db=db,
+            storage=storage,
+            dispatcher=dispatcher,
+            painter=painter,
+            directory=ModelDirectory(settings, db),
+            gate=Gate(settings, db),
+            metrics=Metrics(painter),
+        )
+
+
+async def _reconcile(dispatcher: Dispatcher) -> None:
+    """Every few seconds, hand silent jobs to new workers and ring for those nobody was told of."""
+    while True:
+        try:
+            await asyncio.to_thread(dispatcher.reconcile)
+        except Exception:
+            log.exception("reconcile_failed")  # a database that is away for a while must not end this for good
+        await asyncio.sleep(RECONCILE_SECONDS)
+
+
+async def _stop(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task

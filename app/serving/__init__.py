@@ -1,0 +1,1 @@
+"""Serving: recipes, loaded generators, the batcher that feeds them, and the files that come out."""

@@ -1,0 +1,68 @@
+"""The painter: recipes in, files out; loader, batcher and encoder as one."""
+
+import os
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from app.core.settings import MIB, Settings
+from app.core.storage import Storage
+from app.serving.batcher import Batcher, Stats
+from app.serving.encode import encode
+from app.serving.loader import Loader
+from app.serving.recipe import MetadataLevel, OutputFormat, Recipe
+
+
+class Painter:
+    """Paints for everybody who asks, on one device. Make it in the event loop that will ask."""
+
+    def __init__(self, settings: Settings, storage: Storage) -> None:
+        loader = Loader(
+            storage.path,
+            device=settings.device,
+            budget_bytes=settings.model_memory_mib * MIB,
+            max_batch=settings.max_batch,
+        )
+        threads = settings.threads or os.cpu_count() or 1
+        self._batcher = Batcher(
+            loader, max_waiting=settings.max_waiting_pictures, prepare_thread=partial(torch.set_num_threads, threads)
+        )
+
+    @property
+    def stats(self) -> Stats:
+        """Counts and times since the start, and what waits."""
+        return self._batcher.stats
+
+    async def picture(
+        self,
+        recipe: Recipe,
+        output_format: OutputFormat = "png",
+        compression: int | None = None,
+        metadata: MetadataLevel = "full",
+    ) -> bytes:
+        """The file of one recipe. Raises NotFound, CheckpointInvalid, InvalidRequest, Busy, Unavailable."""
+        (file,) = await self.pictures([recipe], output_format, compression, metadata)
+        return file
+
+    async def pictures(
+        self,
+        recipes: Sequence[Recipe],
+        output_format: OutputFormat = "png",
+        compression: int | None = None,
+        metadata: MetadataLevel = "full",
+    ) -> list[bytes]:
+        """The files of recipes, in order: all of them or an error, as of picture()."""
+
+        def finish(recipe: Recipe, pixels: NDArray[np.uint8]) -> bytes:
+            return encode(
+                pixels, output_format=output_format, recipe=recipe, compression=compression, metadata=metadata
+            )
+
+        return await self._batcher.submit(recipes, finish)
+
+    async def close(self) -> None:
+        """Stop the threads; whoever still waits gets Unavailable."""
+        await self._batcher.close()

@@ -1,0 +1,88 @@
+"""Opening a studio: schema, first key, sample artwork and model; serving it; and the one screen `ganvas up` prints."""
+
+import sys
+
+from sqlalchemy import func, select
+
+from app.core import keys
+from app.core.db import Database
+from app.core.errors import SettingsInvalid
+from app.core.records import Dataset, Model
+from app.core.settings import Settings
+from app.core.storage import Storage
+
+DRAIN_SECONDS = 15  # for pictures already asked for; the supervisor waits 20
+
+
+def open_studio(settings: Settings) -> str | None:
+    """Migrate the database, import the samples into an empty studio, make the first key where one is needed.
+
+    Returns that key, which is shown once; None where none was made.
+    """
+    db = Database(settings.database)
+    try:
+        db.migrate()
+        storage = Storage(settings.data / "blobs", settings.storage_url)
+        if settings.import_samples and _is_empty(db):
+            from app.samples import import_samples
+
+            import_samples(db, storage)
+        return _first_key(db, settings)
+    finally:
+        db.close()
+
+
+def serve(settings: Settings, fd: int | None) -> None:
+    """Serve the API until SIGTERM, on an inherited socket or on the settings' address."""
+    import uvicorn
+
+    from app.main import create_app
+
+    uvicorn.run(
+        create_app(settings),
+        host=settings.host,
+        port=settings.port,
+        fd=fd,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=DRAIN_SECONDS,
+    )
+
+
+def announce(settings: Settings, port: int, key: str | None) -> None:
+    """Print where the studio is and how to make the first picture."""
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    address = f"http://{host}:{port}"
+    auth = f" -H 'Authorization: Bearer {key or 'YOUR-KEY'}'" if not settings.is_loopback else ""
+    picture = f"{address}/v1/models/{settings.default_model or 'emoji'}/image?seed=42"
+    lines = [
+        "Ganvas is up.",
+        "",
+        f"Studio         {address}/docs",
+        f"Data folder    {settings.data.absolute()}",
+        f"First picture  curl{auth} '{picture}' -o 42.png",
+        "Stop           Ctrl-C",
+    ]
+    if key is not None:
+        lines.append(f"Admin key      {key}  (shown once: keep it)")
+    sys.stdout.write("\n".join(["", *lines, "", ""]))
+    sys.stdout.flush()
+
+
+def _is_empty(db: Database) -> bool:
+    with db.read() as session:
+        return not any(session.scalar(select(func.count()).select_from(record)) for record in (Model, Dataset))
+
+
+def _first_key(db: Database, settings: Settings) -> str | None:
+    if settings.is_loopback:
+        return None
+    with db.begin() as session:
+        if keys.count(session):
+            return None
+        if not settings.create_first_key:
+            message = f"GANVAS_HOST is {settings.host}, which others can reach, and there is no API key yet."
+            raise SettingsInvalid(f"{message} Make one: ganvas keys create --scope admin", param="GANVAS_HOST")
+        _row, key = keys.create(session, "first start", ["admin"])
+    return key

@@ -1,0 +1,1 @@
+"""The GANs as plain PyTorch: networks, losses, latents, metrics, checkpoints."""

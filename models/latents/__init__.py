@@ -1,0 +1,1 @@
+"""Latents: seeds, truncation and mixing."""

@@ -1,0 +1,57 @@
+"""Building blocks the networks share."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+LEAK = 0.2  # slope of LeakyReLU below zero, in every network here (arXiv:1511.06434)
+FIRST_STD = 0.02  # spread of the first weights in the paper
+
+
+class ModulatedNorm(nn.Module):
+    """Batch normalisation whose scale and shift come from w: x -> (1 + scale(w)) * norm(x) + shift(w)."""
+
+    def __init__(self, channels: int, w_dim: int, norm: nn.Module) -> None:
+        super().__init__()
+        self.norm = norm
+        self.affine = nn.Linear(w_dim, 2 * channels)
+
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        scale, shift = self.affine(w)[:, :, None, None].chunk(2, dim=1)  # [N, C, 1, 1] each
+        normalised: Tensor = self.norm(x)
+        modulated: Tensor = normalised * (1 + scale) + shift
+        return modulated
+
+
+def norm(kind: Literal["batch", "none"], channels: int, *, affine: bool = True) -> nn.Module:
+    """Normalisation over a stage's feature maps."""
+    return nn.BatchNorm2d(channels, affine=affine) if kind == "batch" else nn.Identity()
+
+
+class ResizeConv(nn.Module):
+    """Nearest resizing to twice the side, then a 3x3 convolution, as the one transposed convolution they amount to.
+
+    Resizing first avoids the checkerboard that the uneven overlap of a free transposed convolution leaves early in
+    training (Odena et al., distill.pub/2016/deconv-checkerboard); folding it into the kernel keeps the price of one:
+    4 products an output pixel in place of 9.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, 3, 3))
+        nn.init.normal_(self.weight, 0.0, FIRST_STD)
+
+    def forward(self, x: Tensor) -> Tensor:
+        kernel = self.weight.transpose(0, 1).flip(2, 3)  # [in, out, 3, 3], as a transposed convolution reads it
+        padded = functional.pad(kernel, (1, 1, 1, 1))  # [in, out, 5, 5]
+        folded = padded[:, :, 1:, 1:] + padded[:, :, 1:, :-1] + padded[:, :, :-1, 1:] + padded[:, :, :-1, :-1]
+        return functional.conv_transpose2d(x, folded, stride=2, padding=1)
+
+
+def upsample(kind: Literal["transposed", "resize"], in_channels: int, out_channels: int) -> nn.Module:
+    """Double the side, [N, in, S, S] -> [N, out, 2S, 2S]."""
+    if kind == "resize":
+        return ResizeConv(in_channels, out_channels)
+    return nn.ConvTranspose2d(in_channels, out_channels, 4, stride=2, padding=1, bias=False)

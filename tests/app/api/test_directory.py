@@ -1,0 +1,102 @@
+"""What a name means is looked up once for many, and not remembered for long."""
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import event
+
+from app.api import directory
+from app.api.directory import ModelDirectory
+from app.core import catalogue
+from app.core.errors import NotFound
+from app.core.settings import Settings
+
+
+@pytest.fixture
+def questions(app: Any) -> Iterator[list[str]]:
+    """Every statement our side's database is asked."""
+    asked: list[str] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
+        asked.append(statement)
+
+    event.listen(app.db.engine, "before_cursor_execute", note)
+    yield asked
+    event.remove(app.db.engine, "before_cursor_execute", note)
+
+
+def test_a_hundred_at_once_are_one_look_up_and_the_next_need_none(app: Any, questions: list[str]) -> None:
+    async def ask() -> None:
+        models = ModelDirectory(app.settings, app.db)
+        await models.resolve("tiny")
+        once = len(questions)
+        models.forget()
+        questions.clear()
+        found = await asyncio.gather(*(models.resolve("tiny") for _ in range(100)))
+        assert len(set(found)) == 1
+        assert len(questions) == once
+        await models.resolve("tiny")
+        assert len(questions) == once
+
+    asyncio.run(ask())
+
+
+def test_what_another_process_publishes_is_seen_after_a_moment(app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(directory, "REMEMBERED_SECONDS", 0.05)
+    first, second = app.publish("moving", seed=1, kimg=1), app.publish("moving", seed=2, kimg=2)
+
+    async def ask() -> None:
+        models = ModelDirectory(app.settings, app.db)
+        assert (await models.resolve("moving")).checkpoint == second
+        with app.db.begin() as session:
+            catalogue.promote(session, "moving", first)
+        await asyncio.sleep(0.1)
+        assert (await models.resolve("moving")).checkpoint == first
+
+    asyncio.run(ask())
+
+
+def test_a_name_that_means_nothing_is_asked_again_every_time(app: Any) -> None:
+    async def ask() -> None:
+        models = ModelDirectory(app.settings, app.db)
+        with pytest.raises(NotFound):
+            await models.resolve("later")
+        app.publish("later", seed=3)
+        assert (await models.resolve("later")).model == "later"
+
+    asyncio.run(ask())
+
+
+def test_a_caller_who_leaves_takes_nobody_elses_answer_along(app: Any) -> None:
+    async def ask() -> None:
+        models = ModelDirectory(app.settings, app.db)
+        left, stayed = (asyncio.create_task(models.resolve("tiny")) for _ in range(2))
+        await asyncio.sleep(0)
+        left.cancel()
+        assert (await stayed).model == "tiny"
+
+    asyncio.run(ask())
+
+
+def test_an_alias_yields_to_a_model_of_that_name(app: Any) -> None:
+    settings = Settings(data=app.settings.data, default_model="tiny", model_aliases={"dall-e-9": "", "art": "tiny"})
+
+    async def ask(*names: str) -> list[str]:
+        models = ModelDirectory(settings, app.db)
+        return [(await models.resolve(name)).model for name in names]
+
+    assert asyncio.run(ask("dall-e-9", "art")) == ["tiny", "tiny"]
+    app.publish("art", seed=4)
+    assert asyncio.run(ask("art")) == ["art"]
+
+
+def test_without_a_default_the_newest_model_is_meant(app: Any) -> None:
+    app.publish("newest", seed=5)
+    models_settings = Settings(data=app.settings.data)
+
+    async def ask() -> str:
+        return (await ModelDirectory(models_settings, app.db).resolve(None)).model
+
+    assert asyncio.run(ask()) == "newest"

@@ -1,0 +1,129 @@
+"""The bell rings once for each job, again after Redis forgot it, and never for what the database does not hold."""
+
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from redis.exceptions import RedisError
+from rq import Queue
+from rq.serializers import JSONSerializer
+
+from app import embedded_redis
+from app.core import jobs
+from app.core.db import Database
+from app.core.queue import TASKS, Dispatcher, connect
+from app.core.records import Job
+from app.core.settings import Settings
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(data=tmp_path)
+
+
+@pytest.fixture
+def redis_server(settings: Settings) -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen(embedded_redis.command(settings)) as process:
+        wait_for_redis(settings)
+        yield process
+        process.kill()
+
+
+def wait_for_redis(settings: Settings) -> None:
+    connection = connect(settings.redis)
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        try:
+            connection.ping()
+            break
+        except RedisError:
+            time.sleep(0.02)
+    connection.close()
+
+
+@pytest.fixture
+def dispatcher(settings: Settings) -> Iterator[Dispatcher]:
+    db = Database(settings.database)
+    db.migrate()
+    made = Dispatcher(db, settings.redis)
+    yield made
+    made.close()
+    db.close()
+
+
+def submit(dispatcher: Dispatcher) -> Job:
+    with dispatcher.db.begin() as session:
+        return jobs.submit(session, "train", {"name": "a"})
+
+
+def waiting(dispatcher: Dispatcher) -> list[str]:
+    return Queue("train", connection=dispatcher.connection, serializer=JSONSerializer).get_job_ids()
+
+
+@pytest.mark.usefixtures("redis_server")
+def test_a_job_waits_once_however_often_it_is_dispatched(dispatcher: Dispatcher) -> None:
+    job = submit(dispatcher)
+    assert dispatcher.dispatch(job)
+    assert dispatcher.dispatch(job)
+    assert waiting(dispatcher) == [f"{job.id}-1"]
+
+
+@pytest.mark.usefixtures("redis_server")
+def test_what_waits_names_its_task_and_its_job_and_nothing_else(dispatcher: Dispatcher) -> None:
+    job = submit(dispatcher)
+    dispatcher.dispatch(job)
+    queue = Queue("train", connection=dispatcher.connection, serializer=JSONSerializer)
+    found = queue.fetch_job(f"{job.id}-1")
+    assert found is not None
+    assert (found.func_name, tuple(found.args), found.kwargs) == (TASKS["train"], (job.id,), {})
+
+
+@pytest.mark.usefixtures("redis_server")
+def test_a_flushed_redis_is_filled_again_from_the_database(dispatcher: Dispatcher) -> None:
+    ids = [submit(dispatcher).id for _ in range(5)]
+    assert dispatcher.reconcile() == 5
+    dispatcher.connection.flushall()
+    with dispatcher.db.begin() as session:  # as if the last dispatch was a while ago
+        for job_id in ids:
+            jobs.find(session, job_id).dispatched_at = 0.0
+    assert dispatcher.reconcile() == 5
+    assert waiting(dispatcher) == [f"{job_id}-1" for job_id in ids]
+
+
+@pytest.mark.usefixtures("redis_server")
+def test_a_delivery_that_vanished_between_queue_and_worker_is_made_again(dispatcher: Dispatcher) -> None:
+    job = submit(dispatcher)
+    dispatcher.dispatch(job)
+    dispatcher.connection.delete("rq:queue:train")  # popped, then the worker was killed: the hash stays (E6)
+    assert dispatcher.dispatch(job)
+    assert waiting(dispatcher) == [f"{job.id}-1"]
+
+
+def test_a_job_accepted_while_redis_is_away_is_dispatched_when_it_is_back(
+    settings: Settings, dispatcher: Dispatcher
+) -> None:
+    job = submit(dispatcher)
+    assert not dispatcher.is_up()
+    assert not dispatcher.dispatch(job)
+    assert dispatcher.reconcile() == 0
+    with subprocess.Popen(embedded_redis.command(settings)) as process:
+        wait_for_redis(settings)
+        assert dispatcher.reconcile() == 1
+        assert waiting(dispatcher) == [f"{job.id}-1"]
+        process.kill()
+
+
+@pytest.mark.usefixtures("redis_server")
+def test_queued_jobs_survive_a_killed_redis(
+    settings: Settings, dispatcher: Dispatcher, redis_server: subprocess.Popen[bytes]
+) -> None:
+    job = submit(dispatcher)
+    dispatcher.dispatch(job)
+    redis_server.kill()
+    redis_server.wait()
+    with subprocess.Popen(embedded_redis.command(settings)) as again:
+        wait_for_redis(settings)
+        assert waiting(dispatcher) == [f"{job.id}-1"]
+        again.kill()

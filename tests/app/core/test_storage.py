@@ -1,0 +1,72 @@
+"""Blobs are named by what they hold, whole or absent, and the same through a remote store."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from app.core.errors import NotFound, SettingsInvalid, Unavailable
+from app.core.storage import Storage
+
+
+def test_a_blob_is_named_by_its_sha256_and_reads_back(tmp_path: Path) -> None:
+    storage = Storage(tmp_path)
+    sha256 = storage.put(b"artwork")
+    assert sha256 == hashlib.sha256(b"artwork").hexdigest()
+    assert storage.get(sha256) == b"artwork"
+
+
+def test_a_file_is_copied_by_put_and_moved_by_adopt(tmp_path: Path) -> None:
+    storage = Storage(tmp_path / "blobs")
+    original = tmp_path / "original"
+    original.write_bytes(b"x" * 3_000_000)
+    assert storage.get(storage.put(original)) == original.read_bytes()
+    with storage.scratch() as place:
+        place.write_bytes(b"made here")
+        sha256 = storage.adopt(place)
+        assert not place.exists()
+    assert storage.get(sha256) == b"made here"
+
+
+def test_a_write_that_fails_half_way_leaves_nothing(tmp_path: Path) -> None:
+    storage = Storage(tmp_path)
+    with pytest.raises(IsADirectoryError):
+        storage.put(tmp_path)
+    assert [file for file in tmp_path.rglob("*") if file.is_file()] == []
+
+
+def test_a_missing_blob_is_not_found_and_deleting_it_twice_is_no_error(tmp_path: Path) -> None:
+    storage = Storage(tmp_path)
+    sha256 = storage.put(b"gone soon")
+    storage.delete(sha256)
+    storage.delete(sha256)
+    with pytest.raises(NotFound, match=sha256[:12]):
+        storage.get(sha256)
+
+
+def test_a_remote_store_serves_what_another_host_wrote_through_its_own_cache(tmp_path: Path) -> None:
+    (tmp_path / "bucket").mkdir()
+    url = f"file://{tmp_path}/bucket"
+    writer, reader = Storage(tmp_path / "writer", url), Storage(tmp_path / "reader", url)
+    sha256 = writer.put(b"shared")
+    assert reader.get(sha256) == b"shared"
+    assert reader.path(sha256).is_relative_to(tmp_path / "reader")
+    with pytest.raises(NotFound):
+        reader.get("0" * 64)
+
+
+def test_a_damaged_remote_blob_is_refused_and_not_cached(tmp_path: Path) -> None:
+    (tmp_path / "bucket").mkdir()
+    url = f"file://{tmp_path}/bucket"
+    sha256 = Storage(tmp_path / "writer", url).put(b"whole")
+    next((tmp_path / "bucket").rglob(sha256)).write_bytes(b"torn")
+    reader = Storage(tmp_path / "reader", url)
+    for _attempt in range(2):
+        with pytest.raises(Unavailable, match="damaged"):
+            reader.get(sha256)
+
+
+def test_a_folder_that_cannot_be_made_is_named_with_the_setting(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(SettingsInvalid, match="GANVAS_DATA"):
+        Storage(tmp_path / "file" / "blobs")

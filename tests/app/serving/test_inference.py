@@ -1,0 +1,74 @@
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from app.serving.inference import prepare
+from models.config import NetworkConfig
+from models.networks.generator import Generator
+from models.networks.layers import ResizeConv
+from models.presets import preset
+from models.registry import build_generator
+
+
+@pytest.mark.parametrize(("inputs", "outputs"), [(128, 128), (100, 64), (37, 53)])
+def test_a_dense_layer_gives_a_row_the_same_bits_among_any_number_of_rows(inputs: int, outputs: int) -> None:
+    torch.manual_seed(0)
+    layer = nn.Linear(inputs, outputs)
+    network = nn.Sequential(copy.deepcopy(layer))
+    x = torch.randn(40, inputs)
+    prepare(network)
+
+    with torch.inference_mode():
+        alone = torch.cat([network(row) for row in x.split(1)])
+        for rows in range(2, 41):
+            assert torch.equal(torch.cat([network(batch) for batch in x.split(rows)]), alone)
+        torch.testing.assert_close(alone, layer(x))
+
+
+@pytest.mark.parametrize(("inputs", "outputs"), [(1, 1), (8, 3), (5, 16)])
+def test_resizing_and_convolving_become_one_transposed_convolution(inputs: int, outputs: int) -> None:
+    torch.manual_seed(0)
+    resizing = ResizeConv(inputs, outputs)
+    network = nn.Sequential(resizing)
+    x = torch.randn(3, inputs, 6, 6)
+    prepare(network)
+
+    enlarged = x.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    expected = nn.functional.conv2d(enlarged, resizing.weight, padding=1)
+    assert isinstance(network[0], nn.ConvTranspose2d)
+    torch.testing.assert_close(network(x), expected)
+
+
+def lively(network: NetworkConfig) -> Generator:
+    """A generator of large random weights whose norms have seen pictures."""
+    torch.manual_seed(0)
+    generator = build_generator(network)
+    with torch.no_grad():
+        for weight in generator.parameters():
+            weight *= 4
+        generator(torch.randn(32, generator.z_dim))
+    return generator.eval()
+
+
+def networks() -> list[NetworkConfig]:
+    tiny, classic = preset("tiny", 32).network, preset("classic", 32).network
+    return [tiny, tiny.model_copy(update={"upsampling": "transposed", "generator_norm": "none"}), classic]
+
+
+@pytest.mark.parametrize("network", networks(), ids=["tiny", "unnormalised", "classic"])
+def test_a_prepared_generator_paints_the_same_pictures(network: NetworkConfig) -> None:
+    generator = lively(network)
+    ready = copy.deepcopy(generator)
+    prepare(ready)
+    z = torch.randn(8, generator.z_dim)
+
+    with torch.inference_mode():
+        expected: Tensor = generator(z)
+        painted: Tensor = ready(z)
+    assert expected.std() > 0.1
+    torch.testing.assert_close(painted, expected, rtol=0, atol=1e-3)
+    assert [type(layer) for layer in ready.modules()] != [type(layer) for layer in generator.modules()] or (
+        network.mapping_layers == 0
+    )

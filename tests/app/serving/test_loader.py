@@ -1,0 +1,217 @@
+import hashlib
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier
+
+import numpy as np
+import pytest
+import torch
+
+from app.core.errors import CheckpointInvalid, InvalidRequest, NotFound
+from app.core.storage import Storage
+from app.serving.loader import LoadedGenerator, Loader, paint
+from app.serving.recipe import Mix, Recipe
+from models.checkpoint import load_generator
+from models.config import TrainConfig
+from models.presets import preset
+from models.sampling import render
+
+MakeCheckpoint = Callable[..., str]
+MakeRecipe = Callable[..., Recipe]
+GIB = 2**30
+
+# What another process paints of the same files: its arguments are the threads, the folder, and recipes, one a line.
+PAINT_ELSEWHERE = """
+import hashlib, sys, torch
+from pathlib import Path
+from app.core.storage import Storage
+from app.serving.loader import Loader
+from app.serving.recipe import Recipe
+torch.set_num_threads(int(sys.argv[1]))
+recipes = [Recipe.model_validate_json(line) for line in sys.stdin]
+loader = Loader(Storage(Path(sys.argv[2])).path, device="cpu", budget_bytes=2**30, max_batch=8)
+loaded = loader.get(recipes[0].checkpoint)
+print(hashlib.sha256(loaded.render(recipes).tobytes()).hexdigest())
+"""
+
+
+def loader_of(storage: Storage, *, budget_bytes: int = GIB, max_batch: int = 32) -> Loader:
+    return Loader(storage.path, device="cpu", budget_bytes=budget_bytes, max_batch=max_batch)
+
+
+def every_kind(make_recipe: MakeRecipe, checkpoint: str, count: int) -> list[Recipe]:
+    """Recipes that differ in all that a picture depends on, in no regular order."""
+    chance = np.random.RandomState(1)
+    kinds = [
+        {},
+        {"truncation_psi": 1.0},
+        {"truncation_psi": -1.3, "truncation_cutoff": 1},
+        {"mix": Mix(seed=7, layers=(0,))},
+        {"prompt": "a cat", "prompt_mode": "hashed", "truncation_cutoff": 1},
+        {"mix": Mix(seed=2**32 - 1, layers=(0,)), "truncation_psi": 0.3},
+    ]
+    seeds = chance.randint(0, 2**32, count, dtype=np.uint32)
+    return [make_recipe(int(seed), checkpoint, **kinds[chance.randint(len(kinds))]) for seed in seeds]
+
+
+def configs() -> list[TrainConfig]:
+    tiny = preset("tiny", 32)
+    resizing = tiny.model_copy(update={"network": tiny.network.model_copy(update={"upsampling": "resize"})})
+    return [tiny, resizing, preset("classic", 32)]
+
+
+@pytest.fixture
+def loaded(storage: Storage, make_checkpoint: MakeCheckpoint) -> LoadedGenerator:
+    return loader_of(storage).get(make_checkpoint())
+
+
+@pytest.mark.parametrize("config", configs(), ids=["tiny", "resize", "classic"])
+def test_a_picture_has_the_same_bits_alone_and_in_any_batch(
+    storage: Storage, make_checkpoint: MakeCheckpoint, make_recipe: MakeRecipe, config: TrainConfig
+) -> None:
+    loaded = loader_of(storage).get(make_checkpoint(config=config))
+    recipes = every_kind(make_recipe, loaded.sha256, 70)
+    alone = np.concatenate([loaded.render([recipe]) for recipe in recipes])
+
+    assert max(loaded.sizes) > 1
+    assert np.array_equal(loaded.render(recipes), alone)
+    assert np.array_equal(loaded.render(recipes[3:26]), alone[3:26])
+    if loaded.sizes[0] == 1:
+        exact = torch.cat([paint(loaded.generator, [recipe]) for recipe in recipes])
+        for size in loaded.sizes:
+            for start in range(0, 70 - size, size):
+                batch = paint(loaded.generator, recipes[start : start + size])
+                assert torch.equal(batch, exact[start : start + size])
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_another_process_with_other_threads_paints_the_same(
+    storage: Storage, make_checkpoint: MakeCheckpoint, make_recipe: MakeRecipe, threads: int
+) -> None:
+    loaded = loader_of(storage).get(make_checkpoint())
+    recipes = every_kind(make_recipe, loaded.sha256, 40)
+    program = [sys.executable, "-c", PAINT_ELSEWHERE, str(threads), str(storage.root)]
+    lines = "\n".join(recipe.canonical_json() for recipe in recipes)
+    elsewhere = subprocess.run(program, input=lines, capture_output=True, text=True, check=True)
+
+    assert elsewhere.stdout.strip() == hashlib.sha256(loaded.render(recipes).tobytes()).hexdigest()
+
+
+def test_a_seed_paints_what_the_generator_itself_paints(
+    storage: Storage, make_recipe: MakeRecipe, loaded: LoadedGenerator
+) -> None:
+    generator, _ = load_generator(storage.path(loaded.sha256))
+    pictures = loaded.render([make_recipe(seed, truncation_psi=0.6, truncation_cutoff=2) for seed in range(10)])
+
+    expected = render(generator, range(10), psi=0.6, cutoff=2)
+    assert np.abs(pictures.astype(int) - expected).max() <= 1
+    assert pictures.std(axis=0).max() > 10  # ten pictures, not one
+
+
+def test_truncation_to_nothing_paints_the_mean_picture(make_recipe: MakeRecipe, loaded: LoadedGenerator) -> None:
+    mean = loaded.render([make_recipe(seed, truncation_psi=0.0) for seed in range(3)])
+    first_layer_only = loaded.render([make_recipe(seed, truncation_psi=0.0, truncation_cutoff=1) for seed in range(3)])
+
+    assert np.array_equal(mean[0], mean[1])
+    assert np.array_equal(mean[0], mean[2])
+    assert not np.array_equal(first_layer_only[0], first_layer_only[1])
+
+
+def test_mixing_every_layer_paints_the_other_seed(make_recipe: MakeRecipe, loaded: LoadedGenerator) -> None:
+    layers = tuple(range(loaded.generator.num_ws))
+    mixed, half, own, other = loaded.render(
+        [
+            make_recipe(1, mix=Mix(seed=2, layers=layers)),
+            make_recipe(1, mix=Mix(seed=2, layers=layers[1:])),
+            make_recipe(1),
+            make_recipe(2),
+        ]
+    )
+
+    assert np.array_equal(mixed, other)
+    assert not np.array_equal(half, own)
+    assert not np.array_equal(half, other)
+
+
+def test_a_hashed_prompt_paints_another_seed(make_recipe: MakeRecipe, loaded: LoadedGenerator) -> None:
+    prompted = make_recipe(5, prompt="a cat", prompt_mode="hashed")
+    moved, same = loaded.render([prompted, make_recipe(prompted.latent_seed)])
+
+    assert np.array_equal(moved, same)
+
+
+def test_a_layer_the_model_has_not_got_is_refused(make_recipe: MakeRecipe, loaded: LoadedGenerator) -> None:
+    last = loaded.generator.num_ws - 1
+    loaded.check(make_recipe(mix=Mix(seed=2, layers=(last,))))
+
+    with pytest.raises(InvalidRequest, match=f"layers 0 to {last}"):
+        loaded.check(make_recipe(mix=Mix(seed=2, layers=(0, last + 1))))
+
+
+def test_concurrent_first_requests_read_the_file_once(storage: Storage, make_checkpoint: MakeCheckpoint) -> None:
+    sha256 = make_checkpoint()
+    together, reads = Barrier(8), []
+
+    def resolve(wanted: str) -> Path:
+        reads.append(wanted)
+        return storage.path(wanted)
+
+    loader = Loader(resolve, device="cpu", budget_bytes=GIB, max_batch=4)
+
+    def ask(_: int) -> LoadedGenerator:
+        together.wait()
+        return loader.get(sha256)
+
+    with ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(ask, range(8)))
+
+    assert reads == [sha256]
+    assert all(answer is answers[0] for answer in answers)
+
+
+def test_the_least_recently_used_leaves_when_memory_is_short(storage: Storage, make_checkpoint: MakeCheckpoint) -> None:
+    first, second, third = (make_checkpoint(seed) for seed in range(3))
+    size = loader_of(storage).get(first).bytes
+    loader = loader_of(storage, budget_bytes=2 * size)
+
+    loader.get(first)
+    loader.get(second)
+    loader.get(first)
+    loader.get(third)
+
+    assert loader.loaded(first) is not None
+    assert loader.loaded(second) is None
+    assert loader.loaded(third) is not None
+    assert loader.get(second).sha256 == second
+
+
+def test_one_checkpoint_over_the_budget_is_still_served(storage: Storage, make_checkpoint: MakeCheckpoint) -> None:
+    loader = loader_of(storage, budget_bytes=1)
+    first, second = make_checkpoint(0), make_checkpoint(1)
+
+    assert loader.get(first) is loader.get(first)
+    loader.get(second)
+    assert loader.loaded(first) is None
+
+
+def test_a_damaged_file_is_refused_and_a_whole_one_taken_later(
+    storage: Storage, make_checkpoint: MakeCheckpoint
+) -> None:
+    sha256 = make_checkpoint()
+    whole = storage.get(sha256)
+    loader = loader_of(storage)
+
+    storage.path(sha256).write_bytes(whole[:-100])
+    with pytest.raises(CheckpointInvalid, match=sha256[:12]):
+        loader.get(sha256)
+
+    storage.path(sha256).write_bytes(whole)
+    assert loader.get(sha256).sha256 == sha256
+
+
+def test_a_checkpoint_nobody_has_is_not_found(storage: Storage) -> None:
+    with pytest.raises(NotFound):
+        loader_of(storage).get("0" * 64)

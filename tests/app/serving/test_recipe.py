@@ -1,0 +1,199 @@
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from hashlib import sha256
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import pytest
+from pydantic import ValidationError
+
+from app.core.errors import InvalidRequest
+from app.serving.recipe import MAX_PICTURES, Mix, Recipe, parse_layers, parse_size, prompt_seed, seeds_for
+
+MakeRecipe = Callable[..., Recipe]
+LAST_SEED = 2**32 - 1
+
+
+def test_the_canonical_form_names_every_field_sorted_and_without_spaces(make_recipe: MakeRecipe) -> None:
+    recipe = make_recipe(5, mix=Mix(seed=7, layers=(1, 2)), prompt="猫", prompt_mode="hashed")
+
+    assert recipe.canonical_json() == (
+        '{"checkpoint":"' + "a" * 64 + '","label":null,"mix":{"layers":[1,2],"seed":7},"model":"emoji",'
+        '"noise_mode":"const","prompt":"\\u732b","prompt_mode":"hashed","seed":5,"size":[32,32],'
+        '"truncation_cutoff":null,"truncation_psi":0.7,"version":1}'
+    )
+    assert recipe.hash() == sha256(recipe.canonical_json().encode()).hexdigest()
+
+
+def test_a_recipe_written_in_another_way_has_the_same_hash(make_recipe: MakeRecipe) -> None:
+    once = make_recipe(5, truncation_psi=1)
+    shuffled = json.dumps(dict(reversed(json.loads(once.canonical_json()).items())), indent=4)
+
+    assert Recipe.model_validate_json(shuffled).hash() == once.hash()
+    assert make_recipe(truncation_psi=-0.0).hash() == make_recipe(truncation_psi=0.0).hash()
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"seed": 6},
+        {"truncation_psi": 0.71},
+        {"truncation_cutoff": 2},
+        {"size": (32, 33)},
+        {"model": "other"},
+        {"mix": Mix(seed=5, layers=(0,))},
+        {"prompt": "cat", "prompt_mode": "hashed"},
+        {"checkpoint": "b" * 64},
+    ],
+)
+def test_every_field_changes_the_hash(make_recipe: MakeRecipe, other: dict[str, object]) -> None:
+    assert make_recipe(**{"seed": 5} | other).hash() != make_recipe(5).hash()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"version": 2},
+        {"seed": -1},
+        {"seed": 2**32},
+        {"truncation_psi": 2.1},
+        {"truncation_psi": float("nan")},
+        {"size": (0, 32)},
+        {"size": (32, 4096)},
+        {"checkpoint": "A" * 64},
+        {"prompt": "no mode"},
+        {"colour": "red"},
+        {"mix": {"seed": 1, "layers": []}},
+        {"noise_mode": "loud"},
+        {"model": ""},
+        {"prompt_mode": "hashed"},
+    ],
+)
+def test_what_is_no_recipe_is_refused(make_recipe: MakeRecipe, wrong: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        make_recipe(**wrong)
+
+
+def test_the_url_pins_the_checkpoint_and_says_all_that_was_asked(make_recipe: MakeRecipe) -> None:
+    recipe = make_recipe(
+        5,
+        model="my cats/2",
+        prompt="a cat & a hat = ?",
+        prompt_mode="hashed",
+        truncation_cutoff=3,
+        mix=Mix(seed=9, layers=(0, 2)),
+        noise_mode="none",
+    )
+    url = urlsplit(recipe.url("webp", 80))
+
+    assert [unquote(part) for part in url.path.split("/")] == ["", "v1", "models", f"my cats/2@{'a' * 12}", "image"]
+    assert {name: value for name, (value,) in parse_qs(url.query).items()} == {
+        "seed": "5",
+        "psi": "0.7",
+        "cutoff": "3",
+        "noise_mode": "none",
+        "prompt": "a cat & a hat = ?",
+        "mix_seed": "9",
+        "mix_layers": "0,2",
+        "size": "32x32",
+        "format": "webp",
+        "compression": "80",
+    }
+
+
+def test_a_plain_recipe_has_a_short_url(make_recipe: MakeRecipe) -> None:
+    expected = f"/v1/models/emoji@{'a' * 12}/image?seed=5&psi=0.7&size=32x32&format=png"
+
+    assert make_recipe(5).url() == expected
+
+
+def test_the_parameters_line_is_a_prompt_and_then_keys_with_values(make_recipe: MakeRecipe) -> None:
+    recipe = make_recipe(5, prompt="a cat,\nasleep", prompt_mode="hashed", truncation_psi=1.0, model='x: "y"')
+    prompt, _, values = recipe.parameters_line().rpartition("\n")
+
+    assert prompt == "a cat,\nasleep"
+    assert values == (
+        'Steps: 1, Sampler: GAN, Seed: 5, Size: 32x32, Model hash: aaaaaaaaaa, Model: "x: \\"y\\"", Truncation psi: 1'
+    )
+    assert "\n" not in make_recipe(5).parameters_line()
+
+
+def test_the_same_prompt_gives_the_same_seed_for_ever() -> None:
+    assert prompt_seed("a red cat") == int(sha256(b"a red cat").hexdigest()[:8], 16)
+    assert prompt_seed("  A Red\n CAT ") == prompt_seed("a red cat")
+    assert prompt_seed("a red cat") != prompt_seed("a red hat")
+
+
+def test_a_hashed_prompt_moves_the_seed_and_wraps_round(make_recipe: MakeRecipe) -> None:
+    with_prompt = make_recipe(LAST_SEED, prompt="a red cat", prompt_mode="hashed")
+
+    assert make_recipe(5).latent_seed == 5
+    assert with_prompt.latent_seed == prompt_seed("a red cat") - 1
+
+
+def test_item_i_has_seed_plus_i() -> None:
+    assert seeds_for(5, None, 3) == [5, 6, 7]
+    assert seeds_for(LAST_SEED, None, 2) == [LAST_SEED, 0]
+
+
+def test_a_missing_seed_is_random_and_so_is_minus_one() -> None:
+    chosen = [seeds_for(seed, None, 1)[0] for seed in (None, -1) for _ in range(20)]
+
+    assert len(set(chosen)) > 30
+    assert all(0 <= seed <= LAST_SEED for seed in chosen)
+
+
+def test_listed_seeds_are_taken_as_listed() -> None:
+    assert seeds_for(None, "0,1,4-6", 1) == [0, 1, 4, 5, 6]
+    assert seeds_for(9, [3, 1], 2) == [3, 1]
+    assert len(set(seeds_for(None, [-1, -1, -1], 3))) == 3
+
+
+@pytest.mark.parametrize(
+    ("seed", "seeds", "n", "param"),
+    [
+        (0, None, 0, "n"),
+        (0, None, MAX_PICTURES + 1, "n"),
+        (-2, None, 1, "seed"),
+        (2**32, None, 1, "seed"),
+        (None, "", 1, "seeds"),
+        (None, "4-2", 1, "seeds"),
+        (None, "0-99", 1, "seeds"),
+        (None, [], 1, "seeds"),
+        (None, [1, 2], 3, "n"),
+        (None, [2**32], 1, "seeds"),
+        (None, "cat", 1, "seeds"),
+    ],
+)
+def test_impossible_seeds_are_refused_by_name(
+    seed: int | None, seeds: str | list[int] | None, n: int, param: str
+) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        seeds_for(seed, seeds, n)
+
+    assert refused.value.param == param
+
+
+def test_a_size_is_the_models_own_unless_one_is_given() -> None:
+    assert parse_size(None, (64, 64)) == parse_size("auto", (64, 64)) == (64, 64)
+    assert parse_size("1024x512", (64, 64)) == (1024, 512)
+
+
+@pytest.mark.parametrize("text", ["", "64", "64x", "x64", "0x64", "64x2049", "-1x64", "6４x64", "64X64", "1e3x64"])
+def test_what_is_no_size_is_refused(text: str) -> None:
+    with pytest.raises(InvalidRequest, match="WxH"):
+        parse_size(text, (64, 64))
+
+
+def test_layers_are_read_as_ranges() -> None:
+    assert parse_layers("0,4-6") == (0, 4, 5, 6)
+    with pytest.raises(InvalidRequest, match="list of layers"):
+        parse_layers("all")
+
+
+def test_recipes_and_files_need_neither_torch_nor_a_web_framework() -> None:
+    program = "import sys, app.serving.recipe, app.serving.encode; print({'torch', 'fastapi'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert done.stdout.strip() == "set()"

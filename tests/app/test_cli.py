@@ -1,0 +1,71 @@
+"""The command line: quick help, keys, and one clear line with exit status 1 for what cannot work."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def ganvas(*arguments: str, data: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("GANVAS_")}
+    return subprocess.run(
+        [sys.executable, "-m", "app.cli", *arguments],
+        env=clean | {"GANVAS_DATA": str(data)} | environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def assert_one_clear_line(done: subprocess.CompletedProcess[str], part: str) -> None:
+    assert done.returncode == 1
+    assert part in done.stderr
+    assert done.stderr.startswith("ganvas: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_help_needs_neither_torch_nor_fastapi(tmp_path: Path) -> None:
+    script = "import app.cli, sys; print(sorted({'torch', 'fastapi', 'sqlalchemy', 'numpy'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+    assert "train" in ganvas("--help", data=tmp_path).stdout
+
+
+def test_a_key_is_shown_once_listed_without_itself_and_revoked(tmp_path: Path) -> None:
+    key = ganvas("keys", "create", "--name", "sketch", data=tmp_path).stdout.strip()
+    assert key.startswith("gnv_")
+    listed = ganvas("keys", "list", data=tmp_path).stdout
+    assert "sketch" in listed
+    assert "in force" in listed
+    assert key not in listed
+    assert ganvas("keys", "revoke", listed.split()[0], data=tmp_path).returncode == 0
+    assert "revoked" in ganvas("keys", "list", data=tmp_path).stdout
+
+
+def test_other_addresses_than_loopback_are_refused_without_a_key(tmp_path: Path) -> None:
+    done = ganvas("up", data=tmp_path, GANVAS_HOST="0.0.0.0", GANVAS_PORT="0", GANVAS_IMPORT_SAMPLES="0")  # noqa: S104
+    assert_one_clear_line(done, "ganvas keys create")
+
+
+@pytest.mark.parametrize("command", ["up", "api"])
+def test_a_data_folder_that_cannot_be_made_is_one_clear_line(tmp_path: Path, command: str) -> None:
+    (tmp_path / "file").write_text("in the way")
+    assert_one_clear_line(ganvas(command, data=tmp_path / "file" / "data", GANVAS_PORT="0"), "GANVAS_DATA")
+
+
+def test_a_setting_that_cannot_be_read_is_one_clear_line(tmp_path: Path) -> None:
+    assert_one_clear_line(ganvas("up", data=tmp_path, GANVAS_PORT="eighty"), "GANVAS_PORT is 'eighty'")
+
+
+def test_a_redis_that_does_not_answer_is_one_clear_line(tmp_path: Path) -> None:
+    url = f"unix://{tmp_path}/nobody.sock"
+    done = ganvas("up", data=tmp_path, GANVAS_REDIS_URL=url, GANVAS_PORT="0", GANVAS_IMPORT_SAMPLES="0")
+    assert_one_clear_line(done, "Redis does not answer")
+
+
+def test_training_on_a_folder_without_pictures_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert_one_clear_line(ganvas("train", str(tmp_path / "empty"), data=tmp_path / "data"), "holds no pictures")

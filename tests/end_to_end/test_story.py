@@ -1,0 +1,105 @@
+"""The main job from end to end: artwork in, a GAN trained on it, the same pictures out before and after a restart."""
+
+import io
+import itertools
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+from PIL import Image
+
+
+def test_artwork_goes_in_a_model_is_trained_and_its_pictures_come_out(
+    start_studio: Callable[..., Any], tmp_path: Path
+) -> None:
+    studio = start_studio(tmp_path / "data")
+    dataset = studio.upload()
+    shown = studio.client.get(f"/v1/datasets/{dataset}").json()
+    assert (shown["status"], shown["count"], shown["labels"]) == ("ready", 48, ["disc", "square"])
+    assert sum(shown["verdicts"].values()) == 48
+
+    job = studio.start_training(dataset, minutes=0.4)
+    studio.wait_for(lambda: len(studio.snapshots(job)) > 0)
+    assert studio.job(job)["status"] == "running"
+    early = studio.picture("shapes", seed=7)  # servable from its first snapshot, while it still trains
+    assert Image.open(io.BytesIO(early)).size == (32, 32)
+
+    ended = studio.finish(job)
+    assert (ended["status"], ended["progress"], ended["attempts"]) == ("succeeded", 1.0, 1)
+    ticks = [event["data"] for event in studio.events(job) if event["type"] == "tick"]
+    assert ticks[-1]["kimg"] > 0
+    assert all(earlier["kimg"] <= later["kimg"] for earlier, later in itertools.pairwise(ticks))
+    samples = studio.client.get(f"/v1/jobs/{job}/samples").json()["data"]
+    assert len(samples) == len(studio.snapshots(job)) >= 2
+    assert Image.open(io.BytesIO(studio.client.get(samples[0]["url"]).content)).format == "PNG"
+
+    model = studio.client.get("/v1/models/shapes").json()
+    checkpoint = model["checkpoint"][:12]
+    before = [studio.picture(f"shapes@{checkpoint}", seed) for seed in range(5)]
+    assert len(set(before)) == 5
+    assert studio.stop() == 0
+
+    again = start_studio(tmp_path / "data")
+    assert [again.picture(f"shapes@{checkpoint}", seed) for seed in range(5)] == before
+
+
+def test_a_canceled_training_keeps_its_last_checkpoint(studio: Any) -> None:
+    job = studio.start_training(studio.upload(), minutes=10)
+    studio.wait_for(lambda: len(studio.snapshots(job)) > 0)
+    assert studio.client.post(f"/v1/jobs/{job}/cancel").status_code == 200
+    assert studio.finish(job)["status"] == "canceled"
+    assert studio.picture("shapes", seed=1)
+
+
+def test_a_worker_killed_in_mid_training_is_replaced_and_goes_on_from_its_checkpoint(studio: Any) -> None:
+    job = studio.start_training(studio.upload(), minutes=0.6)
+    studio.wait_for(lambda: len(studio.snapshots(job)) > 0)
+    saved = studio.snapshots(job)[0]["kimg"]
+    worker = studio.worker("train")
+    orphans = worker.children(recursive=True)
+    worker.kill()
+    killed = time.monotonic()
+
+    def trains_again() -> bool:
+        shown = studio.job(job)
+        return shown["attempts"] == 2 and any(event["type"] == "tick" for event in after_restart(studio, job))
+
+    studio.wait_for(trains_again, seconds=45)
+    assert time.monotonic() - killed < 45
+    psutil.wait_procs(orphans, timeout=5)
+    assert not any(orphan.is_running() for orphan in orphans)
+    assert len(studio.worker("train").children(recursive=True)) == 1  # exactly one copy trains
+    assert studio.finish(job)["status"] == "succeeded"
+    assert after_restart(studio, job)[0]["data"]["kimg"] >= saved
+
+
+def test_a_killed_horse_costs_no_more_than_the_time_to_start_another(studio: Any) -> None:
+    job = studio.start_training(studio.upload(), minutes=0.5)
+    studio.wait_for(lambda: len(studio.snapshots(job)) > 0)
+    for horse in studio.worker("train").children(recursive=True):
+        horse.kill()
+    studio.wait_for(lambda: studio.job(job)["attempts"] == 2, seconds=45)
+    assert studio.finish(job)["status"] == "succeeded"
+
+
+def test_sigterm_drains_and_leaves_nothing_running(studio: Any) -> None:
+    job = studio.start_training(studio.upload(), minutes=10)
+    studio.wait_for(lambda: len(studio.snapshots(job)) > 0)
+    processes = studio.processes()
+    assert len(processes) >= 5  # Redis, two workers, a horse, the API
+    assert studio.stop() == 0
+    psutil.wait_procs(processes, timeout=5)
+    assert [process for process in processes if process.is_running()] == []
+
+
+def after_restart(studio: Any, job: str) -> list[dict[str, Any]]:
+    """Ticks told by the second attempt."""
+    events = studio.events(job)
+    starts = [
+        place
+        for place, event in enumerate(events)
+        if event["type"] == "status" and event["data"].get("attempt", 0) >= 2
+    ]
+    return [event for event in events[starts[0] :] if event["type"] == "tick"] if starts else []

@@ -1,0 +1,41 @@
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+
+from models.config import TrainConfig
+from models.networks.generator import Generator
+from models.presets import preset
+from models.registry import build_generator
+
+SMALL = {"z_dim": 8, "w_dim": 8, "generator_widths": (8, 8, 8, 4), "discriminator_widths": (8, 8, 4)}
+
+
+@pytest.fixture(autouse=True)
+def same_chance() -> Iterator[None]:
+    """Every test starts from the same random state, and two threads are enough for tiny networks."""
+    torch.manual_seed(0)
+    yield
+
+
+@pytest.fixture
+def small_config() -> Callable[..., TrainConfig]:
+    """A preset at 32 px with networks of a few thousand weights."""
+
+    def build(name: str = "tiny", **overrides: object) -> TrainConfig:
+        config = preset(name, 32)
+        shape = SMALL if name == "tiny" else {**SMALL, "generator_widths": (8, 8, 4)}
+        network = config.network.model_copy(update=shape)
+        return TrainConfig.model_validate(config.model_dump() | {"network": network.model_dump()} | overrides)
+
+    return build
+
+
+@pytest.fixture
+def small_generator(small_config: Callable[..., TrainConfig]) -> Generator:
+    """G of `tiny` whose batch norms have seen a few batches, so that its pictures depend on every buffer."""
+    generator = build_generator(small_config().network)
+    with torch.no_grad():
+        for _ in range(3):
+            generator(torch.randn(16, generator.z_dim))
+    return generator.eval()

@@ -1,0 +1,1 @@
+"""The RQ worker: dataset preparation, training and, later, long renders."""

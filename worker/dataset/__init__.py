@@ -1,0 +1,1 @@
+"""Datasets: from whatever an artist sends to one array of pictures, each file accounted for."""

@@ -1,0 +1,166 @@
+"""The tasks a worker runs, by name from the queue: record -> work -> record."""
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import structlog
+from sqlalchemy.orm import Session
+
+from app.core import datasets, jobs
+from app.core.db import Database
+from app.core.errors import GanvasError, Unavailable
+from app.core.logs import configure_logs
+from app.core.records import Dataset, Job
+from app.core.settings import Settings, load_settings
+from app.core.storage import Storage
+from worker.horse import interrupted
+
+if TYPE_CHECKING:
+    from worker.dataset.ingest import Ingested
+
+log = structlog.get_logger(__name__)
+
+ITEM_PROGRESS_SECONDS: Final = 1.0
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """What a task works with: opened in the horse, never carried across the fork."""
+
+    settings: Settings
+    db: Database
+    storage: Storage
+
+
+def prepare(job_id: str) -> None:
+    """Turn a dataset's uploaded archive into an array and a manifest."""
+    _run(job_id, _prepare)
+
+
+def train(job_id: str) -> None:
+    """Train a model on a ready dataset, from the job's last saved state where there is one."""
+    _run(job_id, _train)
+
+
+def _run(job_id: str, work: Callable[[Workshop, jobs.Claim], None]) -> None:
+    settings = load_settings()
+    configure_logs(settings.log_level)
+    db = Database(settings.database)
+    claim = jobs.claim(db, job_id, interrupted)
+    if claim is None:
+        return  # another delivery was first, or the job was canceled while it waited
+    try:
+        work(Workshop(settings, db, Storage(settings.data / "blobs", settings.storage_url)), claim)
+    except jobs.LeaseLost:
+        log.warning("lease_lost", job=job_id, epoch=claim.epoch)
+    except Unavailable as error:
+        log.warning("task_interrupted", job=job_id, reason=error.message)
+        interrupted.set()  # nothing is wrong with the job: releasing it gives it back to the queue
+    except GanvasError as error:
+        _fail(claim, error)
+    except Exception:
+        log.exception("task_failed", job=job_id)
+        _fail(claim, GanvasError("The worker met an error of its own; its log has the details."))
+    finally:
+        claim.release()
+        db.close()
+
+
+def _fail(claim: jobs.Claim, error: GanvasError) -> None:
+    claim.finish("failed", message=error.message, error={"code": error.error_code, "message": error.message})
+
+
+def _prepare(workshop: Workshop, claim: jobs.Claim) -> None:
+    from worker.dataset.ingest import IngestStopped, NotEnoughPictures, ingest
+
+    storage = workshop.storage
+    with workshop.db.read() as session:
+        dataset = datasets.find(session, claim.request["dataset"])
+    with storage.scratch() as folder:
+        folder.mkdir()
+        try:
+            found = ingest(
+                storage.path(dataset.source_sha256),
+                folder,
+                resolution=claim.request.get("resolution"),
+                crop=claim.request.get("crop") or "center",
+                background=claim.request.get("background") or "white",
+                on_progress=ItemProgress(claim),
+                should_stop=claim.should_stop,
+            )
+        except IngestStopped:
+            _end_stopped(claim, "Canceled.")
+            return
+        except NotEnoughPictures as error:
+            failure = {"code": error.error_code, "message": error.message}
+            change = _publish_dataset(storage, dataset.id, error.ingested, status="failed")
+            claim.finish("failed", message=error.message, change=change, error=failure)
+            return
+        change = _publish_dataset(storage, dataset.id, found, status="ready")
+    result = {"dataset": dataset.id, "count": found.kept, "verdicts": found.counts, "warnings": found.warnings}
+    claim.finish("succeeded", message=found.readiness, change=change, result=result)
+
+
+def _publish_dataset(
+    storage: Storage, dataset_id: str, found: "Ingested", *, status: str
+) -> Callable[[Session, Job], None]:
+    """Store what preparation made, now; the change that publishes it, with the verdict on every file either way."""
+    prepared = {
+        "bytes": found.array_path.stat().st_size,
+        "array_sha256": storage.adopt(found.array_path),
+        "manifest_sha256": storage.adopt(found.manifest_path),
+        "resolution": found.resolution,
+        "sent": found.sent,
+        "count": found.kept,
+        "captions": found.captions,
+        "labels": found.labels,
+        "verdicts": found.counts,
+        "readiness": found.readiness,
+        "status": status,
+    }
+
+    def publish(session: Session, _job: Job) -> None:
+        row = session.get(Dataset, dataset_id)
+        if row is not None:
+            for name, value in prepared.items():
+                setattr(row, name, value)
+
+    return publish
+
+
+class ItemProgress:
+    """Tells how many files were looked at, once a second at most: each telling is a database write."""
+
+    def __init__(self, claim: jobs.Claim) -> None:
+        self._claim = claim
+        self._told = time.monotonic()
+
+    def __call__(self, done: int, total: int) -> None:
+        """Called after every file."""
+        if time.monotonic() - self._told < ITEM_PROGRESS_SECONDS:
+            return
+        self._told = time.monotonic()
+        message = f"Looked at {done} of {total} files."
+        self._claim.report("tick", {"done": done, "total": total}, progress=done / total, message=message)
+
+
+def _train(workshop: Workshop, claim: jobs.Claim) -> None:
+    import torch
+
+    from worker.training.run import train_and_publish
+
+    torch.set_num_threads(workshop.settings.threads or os.cpu_count() or 1)
+    message = train_and_publish(workshop.db, workshop.storage, claim, device=workshop.settings.device)
+    if message is None:
+        _end_stopped(claim, "Canceled; the last checkpoint is kept.")
+    else:
+        claim.finish("succeeded", message=message, result={"model": claim.request["name"]})
+
+
+def _end_stopped(claim: jobs.Claim, message: str) -> None:
+    """A canceled job ends here; an interrupted one stays as it is, and releasing the claim gives it back."""
+    if claim.canceled:
+        claim.finish("canceled", message=message)

@@ -1,0 +1,1 @@
+"""Training a GAN on one dataset: a pure core that reports through callbacks."""

@@ -82,7 +82,7 @@ class TrainConfig(BaseModel):
     adam_beta2: float = Field(ge=0, lt=1, description="Adam's decay of the mean squared gradient.")
 
     precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "float32", description="Of the networks' arithmetic in training; auto: bfloat16 where the processor has it."
+        "auto", description="Of the networks' arithmetic in training; auto: bfloat16 where the processor has it."
     )
 
     penalty_gamma: float = Field(0.0, ge=0, le=1e4, description="Weight of the R1 and R2 gradient penalties; 0: none.")

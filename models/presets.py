@@ -30,7 +30,6 @@ TINY: dict[str, Any] = {
     "final_learning_rate": 2e-4,
     "adam_beta1": 0.0,
     "adam_beta2": 0.99,
-    "precision": "auto",
     "penalty_interval": 4,
     "augment": ("translation", "cutout"),
     "ema_halflife_kimg": 20.0,

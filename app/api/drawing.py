@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Final, TypeGuard, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 
@@ -15,6 +15,8 @@ from app.serving.service import Painter
 
 Result = TypeVar("Result")
 
+PROMPTED_SEED: Final = 0  # of a prompt that came without a seed: the same prompt is the same picture
+
 
 @dataclass(frozen=True)
 class FileKind:
@@ -23,6 +25,11 @@ class FileKind:
     output_format: OutputFormat
     compression: int | None
     metadata: MetadataLevel
+
+
+def has_text(prompt: str | None) -> TypeGuard[str]:
+    """Whether a prompt says anything."""
+    return prompt is not None and bool(prompt.strip())
 
 
 def recipes_for(body: ImagesIn, served: Served) -> list[Recipe]:
@@ -34,7 +41,8 @@ def recipes_for(body: ImagesIn, served: Served) -> list[Recipe]:
     if body.keep:
         message = "Artworks are not kept in this version; leave keep out. A picture's url or recipe draws it again."
         raise InvalidRequest(message, code="keep_unavailable", param="keep")
-    seeds = seeds_for(body.seed, body.seeds, body.n or 1)
+    seed = PROMPTED_SEED if body.seed is None and has_text(body.prompt) else body.seed
+    seeds = seeds_for(seed, body.seeds, body.n or 1)
     base = _recipe(
         served,
         seed=seeds[0],
@@ -84,7 +92,7 @@ def _recipe(
     if label:
         message = f"Model {served.model!r} was trained without labels; leave label out."
         raise InvalidRequest(message, code="label_not_found", param="label")
-    prompt = prompt if prompt and prompt.strip() else None
+    prompt = prompt if has_text(prompt) else None
     return Recipe(
         model=served.model,
         checkpoint=served.checkpoint,

@@ -50,7 +50,7 @@ class Settings(BaseSettings):
     model_memory_mib: int = Field(
         2048, ge=16, description="Memory for loaded checkpoints, in MiB; the oldest leave first."
     )
-    threads: int = Field(0, ge=0, description="CPU threads of a forward pass or training step; 0 is one per core.")
+    threads: int = Field(0, ge=0, description="CPU cores used to draw, and threads of a training step; 0 is all.")
     worker_niceness: int = Field(
         10, ge=0, le=19, description="Niceness of training, so that drawing pictures goes first."
     )

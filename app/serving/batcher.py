@@ -1,4 +1,4 @@
-"""Work-conserving batching: whenever the device is free it paints what waits, and it never waits for more."""
+"""Work-conserving batching: whoever is free paints what waits, and never waits for more."""
 
 import asyncio
 from collections import deque
@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import count
+from math import ceil
 from threading import Condition, Thread
 from time import perf_counter
 from typing import Any
@@ -57,12 +58,14 @@ class Stats:
 
 
 class Batcher:
-    """One device, one thread that drives it, and lines of tickets; the oldest ticket's line is painted first.
+    """Painters, each a thread that makes one pass at a time, and lines of tickets: the oldest ticket's line goes first.
 
-    Make one in the event loop that will submit to it.
+    Make one in the event loop that will submit to it. prepare_thread runs first in each thread that computes.
     """
 
-    def __init__(self, loader: Loader, *, max_waiting: int, prepare_thread: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, loader: Loader, *, max_waiting: int, painters: int = 1, prepare_thread: Callable[[], None] = lambda: None
+    ) -> None:
         self.loader = loader
         self.max_waiting = max_waiting
         self.stats = Stats()
@@ -71,10 +74,15 @@ class Batcher:
         self._numbers = count()
         self._wake = Condition()
         self._closed = False
-        self._finishers = ThreadPoolExecutor(FINISHERS, thread_name_prefix="finish")
-        self._loaders = ThreadPoolExecutor(LOADERS, thread_name_prefix="load")
-        self._device = Thread(target=self._drive, args=(prepare_thread,), name="device", daemon=True)
-        self._device.start()
+        self._finishers = ThreadPoolExecutor(FINISHERS, "finish")
+        self._loaders = ThreadPoolExecutor(LOADERS, "load", initializer=prepare_thread)
+        self._idle = 0  # painters
+        self._painters = [
+            Thread(target=self._paint, args=(prepare_thread,), name=f"paint_{number}", daemon=True)
+            for number in range(painters)
+        ]
+        for painter in self._painters:
+            painter.start()
 
     async def close(self) -> None:
         """Stop: the pass that runs is delivered, whoever still waits gets Unavailable."""
@@ -82,12 +90,13 @@ class Batcher:
             self._closed = True
             waiting = [ticket for line in self._lines.values() for ticket in line.tickets]
             self._lines.clear()
-            self._wake.notify()
+            self._wake.notify_all()
         self._deliver([(ticket, Unavailable("The service is stopping.")) for ticket in waiting])
         await asyncio.to_thread(self._join)
 
     def _join(self) -> None:
-        self._device.join()
+        for painter in self._painters:
+            painter.join()
         self._loaders.shutdown(cancel_futures=True)
         self._finishers.shutdown()
 
@@ -120,7 +129,7 @@ class Batcher:
                 if sha256 not in self._lines:
                     self._lines[sha256] = self._open(sha256)
                 self._lines[sha256].tickets.append(ticket)
-            self._wake.notify()
+            self._wake.notify(len(tickets))
 
     def _open(self, sha256: str) -> Line:
         line = Line()
@@ -140,34 +149,39 @@ class Batcher:
             return
         with self._wake:
             line.generator = generator
-            self._wake.notify()
+            self._wake.notify_all()
 
-    def _drive(self, prepare_thread: Callable[[], None]) -> None:
-        """Runs in the device thread: take, paint, pass on, until closed."""
+    def _paint(self, prepare_thread: Callable[[], None]) -> None:
+        """Runs in a painter's thread: take, paint, pass on, until closed."""
         prepare_thread()
         while True:
             with self._wake:
+                self._idle += 1
                 while not (self._closed or any(line.generator for line in self._lines.values())):
                     self._wake.wait()
                 if self._closed:
                     return
                 generator, tickets = self._take()
+                self._idle -= 1
             if fitting := self._fitting(generator, tickets):
                 self._pass(generator, fitting)
 
     def _take(self) -> tuple[LoadedGenerator, list[Ticket]]:
-        """A batch from the line whose oldest ticket is the oldest; those who left are dropped here."""
+        """A batch from the line whose oldest ticket is the oldest; those who left are dropped here.
+
+        Idle painters share what waits: all of them together are sooner done than one alone.
+        """
         ready = ((sha256, line, line.generator) for sha256, line in self._lines.items() if line.generator is not None)
         sha256, line, generator = min(ready, key=lambda entry: entry[1].tickets[0].number)
         tickets = [ticket for ticket in line.tickets if not ticket.future.cancelled()]
-        size = generator.batch_size(len(tickets))
+        size = generator.batch_size(ceil(len(tickets) / self._idle))
         line.tickets = deque(tickets[size:])
         if not line.tickets:
             del self._lines[sha256]
         return generator, tickets[:size]
 
     def _pass(self, generator: LoadedGenerator, tickets: Sequence[Ticket]) -> None:
-        """One forward pass, in the device thread; the files are made elsewhere while the next one runs."""
+        """One forward pass, in a painter's thread; the files are made elsewhere while the next one runs."""
         started = perf_counter()
         try:
             pictures = generator.render([ticket.recipe for ticket in tickets])
@@ -191,10 +205,12 @@ class Batcher:
         return fitting
 
     def _count(self, pictures: int, seconds: float) -> None:
-        self.stats.batches += 1
-        self.stats.pictures += pictures
-        self.stats.compute_seconds += seconds
-        self.stats.seconds_per_picture += RECENT * (seconds / pictures - self.stats.seconds_per_picture)
+        each = seconds / pictures / len(self._painters)
+        with self._wake:
+            self.stats.batches += 1
+            self.stats.pictures += pictures
+            self.stats.compute_seconds += seconds
+            self.stats.seconds_per_picture += RECENT * (each - self.stats.seconds_per_picture)
 
     def _finish(self, tickets: Sequence[Ticket], pictures: NDArray[np.uint8]) -> None:
         """Runs in a finisher thread."""

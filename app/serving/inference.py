@@ -22,18 +22,16 @@ class PaddedLinear(nn.Linear):
 class FusedModulation(nn.Module):
     """Batch normalisation by known statistics and modulation by w, in one pass over the features."""
 
-    def __init__(self, affine: nn.Module, norm: nn.BatchNorm2d) -> None:
+    def __init__(self, affine: nn.Module, mean: Tensor, std: Tensor) -> None:
         super().__init__()
-        assert norm.running_mean is not None
-        assert norm.running_var is not None
         self.affine = affine
-        self.inverse_std = nn.Buffer((norm.running_var + norm.eps).rsqrt())  # [C]
-        self.mean = nn.Buffer(norm.running_mean)
+        self.mean = nn.Buffer(mean)  # [C]
+        self.std = nn.Buffer(std)  # [C]
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         """x [N, C, S, S], w [N, w_dim] -> (1 + scale(w)) * (x - mean) / std + shift(w)."""
         scale, shift = self.affine(w).chunk(2, dim=1)  # [N, C] each
-        slope = (1 + scale) * self.inverse_std
+        slope = (1 + scale) / self.std
         return torch.addcmul((shift - self.mean * slope)[:, :, None, None], x, slope[:, :, None, None])
 
 
@@ -52,9 +50,10 @@ def _padded(linear: nn.Linear) -> nn.Module:
 
 
 def _fused(modulation: ModulatedNorm) -> nn.Module:
-    if isinstance(modulation.norm, nn.BatchNorm2d):
-        return FusedModulation(modulation.affine, modulation.norm)
-    return modulation
+    norm = modulation.norm
+    if not isinstance(norm, nn.BatchNorm2d) or norm.running_mean is None or norm.running_var is None:
+        return modulation
+    return FusedModulation(modulation.affine, norm.running_mean, (norm.running_var + norm.eps).sqrt())
 
 
 @torch.no_grad()

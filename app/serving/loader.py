@@ -97,7 +97,6 @@ class Loader:
         self.budget_bytes = budget_bytes
         self.max_batch = max_batch
         self._loaded: OrderedDict[str, LoadedGenerator] = OrderedDict()  # the least recently used first
-        self._sizes: dict[NetworkConfig, list[int]] = {}  # measured once a network: every snapshot of a training fits
         self._lock = Lock()
         self._loading: defaultdict[str, Lock] = defaultdict(Lock)
 
@@ -130,11 +129,9 @@ class Loader:
             raise CheckpointInvalid(f"Checkpoint {sha256[:12]}: {error}") from error
         prepare(generator)
         generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # a tenth to a fifth faster
-        network = meta.config.network
-        if network not in self._sizes:
-            recipes = _probes(self._largest_pass(network), sha256, network)
-            self._sizes[network] = reproducing_sizes(lambda batch: paint(generator, batch), recipes)
-        return LoadedGenerator(sha256, generator, meta, self._sizes[network])
+        recipes = _probes(self._largest_pass(generator.config), sha256, generator.config)
+        sizes = reproducing_sizes(lambda batch: paint(generator, batch), recipes)
+        return LoadedGenerator(sha256, generator, meta, sizes)
 
     def _largest_pass(self, network: NetworkConfig) -> int:
         """On a CPU, no more pictures than stay in its caches: beyond that each takes longer, and the first one too."""

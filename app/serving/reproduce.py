@@ -12,7 +12,7 @@ from torch import Tensor
 from app.serving.recipe import Recipe
 
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-BASES = (1, 2, 4)  # pictures: what painting one may cost where a lone one does not agree with any batch
+BASES = (1, 2, 4)  # pictures in the smallest pass, and so what a lone one may cost where passes of one do not agree
 
 
 def reproducing_sizes(paint: Callable[[Sequence[Recipe]], Tensor], recipes: Sequence[Recipe]) -> list[int]:

@@ -1,6 +1,5 @@
 """The painter: recipes in, files out; loader, batcher and encoder as one."""
 
-import os
 from collections.abc import Sequence
 from functools import partial
 
@@ -26,9 +25,15 @@ class Painter:
             budget_bytes=settings.model_memory_mib * MIB,
             max_batch=settings.max_batch,
         )
-        threads = settings.threads or os.cpu_count() or 1
+        torch.backends.cudnn.deterministic = True  # else a transposed convolution may add in any order
+        # On a CPU, one-threaded passes side by side: threads that share a pass wait for each other at every layer, and
+        # spin meanwhile, which is dear as soon as the server's own work, or a training, wants a core.
+        on_cpu = loader.device.type == "cpu"
         self._batcher = Batcher(
-            loader, max_waiting=settings.max_waiting_pictures, prepare_thread=partial(torch.set_num_threads, threads)
+            loader,
+            max_waiting=settings.max_waiting_pictures,
+            painters=(settings.threads or torch.get_num_threads()) if on_cpu else 1,
+            prepare_thread=partial(torch.set_num_threads, 1),
         )
 
     @property

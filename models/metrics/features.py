@@ -71,8 +71,9 @@ def _colour_histogram(lab: Tensor) -> Tensor:
     low, high = torch.tensor([0.0, -100.0, -100.0]), torch.tensor([100.0, 100.0, 100.0])
     unit = (lab - low.view(3, 1, 1)) / (high - low).view(3, 1, 1)
     bins = (unit * BINS).long().clamp(0, BINS - 1)
-    box = (bins[:, 0] * BINS + bins[:, 1]) * BINS + bins[:, 2]  # [N, H, W]
-    return functional.one_hot(box.flatten(1), BINS**3).float().mean(dim=1)
+    box = ((bins[:, 0] * BINS + bins[:, 1]) * BINS + bins[:, 2]).flatten(1)  # [N, H * W]
+    counts = torch.zeros(len(lab), BINS**3).scatter_add_(1, box, torch.ones(box.shape))
+    return counts / box.shape[1]
 
 
 def _edge_histogram(lightness: Tensor) -> Tensor:
@@ -83,5 +84,5 @@ def _edge_histogram(lightness: Tensor) -> Tensor:
     magnitude = torch.hypot(horizontal, vertical)  # [N, 1, H, W]
     turn = torch.atan2(vertical, horizontal) / torch.pi % 1  # edges have a direction, not a sense: half a turn is one
     direction = (turn * ORIENTATIONS).round().long() % ORIENTATIONS
-    by_direction = functional.one_hot(direction[:, 0], ORIENTATIONS).permute(0, 3, 1, 2) * magnitude
+    by_direction = magnitude.expand(-1, ORIENTATIONS, -1, -1) * (direction == torch.arange(ORIENTATIONS).view(-1, 1, 1))
     return functional.normalize(functional.adaptive_avg_pool2d(by_direction, EDGE_CELLS).flatten(1), dim=1)

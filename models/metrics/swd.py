@@ -15,7 +15,7 @@ from torch.nn import functional
 COARSEST = 16  # pixels
 PATCH = 7  # pixels
 PATCHES_PER_IMAGE = 128
-PROJECTIONS = 512
+PROJECTIONS = 512  # more make the distance less noisy, not larger or smaller
 BINOMIAL = (1.0, 4.0, 6.0, 4.0, 1.0)  # the 5-tap filter of a Laplacian pyramid (Burt and Adelson, 1983)
 
 
@@ -26,7 +26,9 @@ class SlicedWasserstein(NamedTuple):
     mean: float
 
 
-def sliced_wasserstein(real: NDArray[np.uint8], fake: NDArray[np.uint8], seed: int = 0) -> SlicedWasserstein:
+def sliced_wasserstein(
+    real: NDArray[np.uint8], fake: NDArray[np.uint8], seed: int = 0, projections: int = PROJECTIONS
+) -> SlicedWasserstein:
     """Distance between two sets of as many pictures each, uint8 [N, H, W, C], with chance from `seed`."""
     if real.shape != fake.shape:
         raise ValueError(f"The sets have shapes {real.shape} and {fake.shape}; the distance takes sets of one size.")
@@ -34,7 +36,7 @@ def sliced_wasserstein(real: NDArray[np.uint8], fake: NDArray[np.uint8], seed: i
     levels = {}
     for a, b in zip(_pyramid(real), _pyramid(fake), strict=True):
         patches = [_normalise(_patches(level, generator)) for level in (a, b)]
-        levels[a.shape[-1]] = 1e3 * _sliced_distance(patches[0], patches[1], generator)
+        levels[a.shape[-1]] = 1e3 * _sliced_distance(patches[0], patches[1], projections, generator)
     return SlicedWasserstein(levels, sum(levels.values()) / len(levels))
 
 
@@ -52,11 +54,14 @@ def _pyramid(images: NDArray[np.uint8]) -> list[Tensor]:
 
 
 def _blur(images: Tensor) -> Tensor:
-    count, channels, height, width = images.shape
-    kernel = torch.tensor(BINOMIAL) / sum(BINOMIAL)
-    single = functional.pad(images.reshape(count * channels, 1, height, width), (2, 2, 2, 2), mode="reflect")
-    blurred = functional.conv2d(functional.conv2d(single, kernel.view(1, 1, 1, 5)), kernel.view(1, 1, 5, 1))
-    return blurred.reshape(count, channels, height, width)
+    """The 5-tap filter along both axes, as sums of shifted pictures: quicker than a convolution of single channels."""
+    for axis in (2, 3):
+        side = images.shape[axis]
+        padding = (0, 0, 2, 2) if axis == 2 else (2, 2, 0, 0)
+        padded = functional.pad(images, padding, mode="reflect")
+        taps = enumerate(BINOMIAL)
+        images = sum((padded.narrow(axis, tap, side) * (weight / 16) for tap, weight in taps), torch.zeros(()))
+    return images
 
 
 def _patches(level: Tensor, generator: torch.Generator) -> Tensor:
@@ -78,8 +83,9 @@ def _normalise(patches: Tensor) -> Tensor:
     return ((patches - mean) / deviation.clamp_min(1e-8)).flatten(1)  # a flat channel stays flat
 
 
-def _sliced_distance(a: Tensor, b: Tensor, generator: torch.Generator) -> float:
+def _sliced_distance(a: Tensor, b: Tensor, projections: int, generator: torch.Generator) -> float:
     """Mean over random directions of the 1-D Wasserstein distance, which sorting gives."""
-    directions = functional.normalize(torch.randn(a.shape[1], PROJECTIONS, generator=generator), dim=0)
-    projected = [(directions.T @ patches.T).sort(dim=1).values for patches in (a, b)]  # [PROJECTIONS, M]
-    return float((projected[0] - projected[1]).abs().mean())
+    directions = functional.normalize(torch.randn(a.shape[1], projections, generator=generator), dim=0)
+    # NumPy sorts with the processor's vector instructions, many times faster than torch.
+    projected = [np.sort((directions.T @ patches.T).numpy(), axis=1) for patches in (a, b)]  # [projections, M]
+    return float(np.abs(projected[0] - projected[1]).mean())

@@ -86,14 +86,14 @@ class Studio:
 
     def upload(self) -> str:
         """Send 48 small shapes, wait until they are ready, and give back the dataset's id."""
-        files = {"files": ("shapes.zip", shapes_archive(), "application/zip")}
+        files = {"files": ("shapes.zip", draw_shapes(), "application/zip")}
         answer = self.client.post("/v1/datasets", data={"name": "shapes", "resolution": "32"}, files=files)
         assert answer.status_code == 201, answer.text
         assert self.finish(answer.json()["job"])["status"] == "succeeded"
         dataset: str = answer.json()["id"]
         return dataset
 
-    def start_training(self, dataset: str, *, minutes: float, name: str = "shapes") -> str:
+    def start_training(self, dataset: str, *, minutes: float, name: str) -> str:
         """Ask for a training that takes snapshots every few seconds, and give back the job's id."""
         config = preset("tiny", 32, max_minutes=minutes, first_snapshot_minutes=0.05, longest_snapshot_minutes=0.1)
         body = {"dataset": dataset, "name": name, "config": config.model_dump(mode="json")}
@@ -121,7 +121,7 @@ class Studio:
         return self.process.returncode
 
 
-def shapes_archive(count: int = 48, side: int = 32) -> bytes:
+def draw_shapes(count: int = 48, side: int = 32) -> bytes:
     """A zip of coloured discs and squares on white, one sub-folder a shape."""
     random = np.random.RandomState(0)
     buffer = io.BytesIO()
@@ -140,12 +140,18 @@ def shapes_archive(count: int = 48, side: int = 32) -> bytes:
 
 
 @pytest.fixture
+def shapes_archive() -> Callable[..., bytes]:
+    """Makes zips of small shapes."""
+    return draw_shapes
+
+
+@pytest.fixture(scope="session")
 def start_studio() -> Iterator[Callable[..., Studio]]:
     """Starts studios; the test stops them or this does."""
     started: list[Studio] = []
 
     def start(folder: Path, **environment: str) -> Studio:
-        started.append(Studio(folder, GANVAS_IMPORT_SAMPLES="false", **environment))
+        started.append(Studio(folder, **{"GANVAS_IMPORT_SAMPLES": "false"} | environment))
         return started[-1]
 
     yield start
@@ -154,6 +160,13 @@ def start_studio() -> Iterator[Callable[..., Studio]]:
             studio.stop()
 
 
-@pytest.fixture
-def studio(start_studio: Callable[..., Studio], tmp_path: Path) -> Studio:
-    return start_studio(tmp_path / "data")
+@pytest.fixture(scope="session")
+def studio(start_studio: Callable[..., Studio], tmp_path_factory: pytest.TempPathFactory) -> Studio:
+    """One studio for tests that leave it running."""
+    return start_studio(tmp_path_factory.mktemp("studio") / "data")
+
+
+@pytest.fixture(scope="session")
+def dataset(studio: Studio) -> str:
+    """A ready dataset of 48 small shapes in it."""
+    return studio.upload()

@@ -20,7 +20,7 @@ def test_artwork_goes_in_a_model_is_trained_and_its_pictures_come_out(
     assert (shown["status"], shown["count"], shown["labels"]) == ("ready", 48, ["disc", "square"])
     assert sum(shown["verdicts"].values()) == 48
 
-    job = studio.start_training(dataset, minutes=0.4)
+    job = studio.start_training(dataset, minutes=0.3, name="shapes")
     studio.wait_for(lambda: len(studio.snapshots(job)) > 0)
     assert studio.job(job)["status"] == "running"
     early = studio.picture("shapes", seed=7)  # servable from its first snapshot, while it still trains
@@ -45,16 +45,16 @@ def test_artwork_goes_in_a_model_is_trained_and_its_pictures_come_out(
     assert [again.picture(f"shapes@{checkpoint}", seed) for seed in range(5)] == before
 
 
-def test_a_canceled_training_keeps_its_last_checkpoint(studio: Any) -> None:
-    job = studio.start_training(studio.upload(), minutes=10)
+def test_a_canceled_training_keeps_its_last_checkpoint(studio: Any, dataset: str) -> None:
+    job = studio.start_training(dataset, minutes=10, name="canceled")
     studio.wait_for(lambda: len(studio.snapshots(job)) > 0)
     assert studio.client.post(f"/v1/jobs/{job}/cancel").status_code == 200
     assert studio.finish(job)["status"] == "canceled"
-    assert studio.picture("shapes", seed=1)
+    assert studio.picture("canceled", seed=1)
 
 
-def test_a_worker_killed_in_mid_training_is_replaced_and_goes_on_from_its_checkpoint(studio: Any) -> None:
-    job = studio.start_training(studio.upload(), minutes=0.6)
+def test_a_worker_killed_in_mid_training_is_replaced_and_goes_on_from_its_checkpoint(studio: Any, dataset: str) -> None:
+    job = studio.start_training(dataset, minutes=0.3, name="worker-killed")
     studio.wait_for(lambda: len(studio.snapshots(job)) > 0)
     saved = studio.snapshots(job)[0]["kimg"]
     worker = studio.worker("train")
@@ -75,8 +75,8 @@ def test_a_worker_killed_in_mid_training_is_replaced_and_goes_on_from_its_checkp
     assert after_restart(studio, job)[0]["data"]["kimg"] >= saved
 
 
-def test_a_killed_horse_costs_no_more_than_the_time_to_start_another(studio: Any) -> None:
-    job = studio.start_training(studio.upload(), minutes=0.5)
+def test_a_killed_horse_costs_no_more_than_the_time_to_start_another(studio: Any, dataset: str) -> None:
+    job = studio.start_training(dataset, minutes=0.2, name="horse-killed")
     studio.wait_for(lambda: len(studio.snapshots(job)) > 0)
     for horse in studio.worker("train").children(recursive=True):
         horse.kill()
@@ -84,8 +84,9 @@ def test_a_killed_horse_costs_no_more_than_the_time_to_start_another(studio: Any
     assert studio.finish(job)["status"] == "succeeded"
 
 
-def test_sigterm_drains_and_leaves_nothing_running(studio: Any) -> None:
-    job = studio.start_training(studio.upload(), minutes=10)
+def test_sigterm_drains_and_leaves_nothing_running(start_studio: Callable[..., Any], tmp_path: Path) -> None:
+    studio = start_studio(tmp_path / "data")
+    job = studio.start_training(studio.upload(), minutes=10, name="drained")
     studio.wait_for(lambda: len(studio.snapshots(job)) > 0)
     processes = studio.processes()
     assert len(processes) >= 5  # Redis, two workers, a horse, the API

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +10,7 @@ from models.objectives.augment import augment
 from models.objectives.ema import ema_decay, update_ema
 from models.objectives.losses import LOSSES
 from models.objectives.penalties import gradient_penalty
+from models.objectives.precision import autocast
 from models.objectives.schedules import learning_rate
 from worker.training.data import RealImages
 from worker.training.state import TrainingState
@@ -36,21 +36,21 @@ def discriminator_step(state: TrainingState, real: Tensor) -> dict[str, Tensor]:
     """Move D to tell real [N, C, H, W] from as many pictures of G."""
     config = state.config
     with_penalty = config.penalty_gamma > 0 and state.steps % config.penalty_interval == 0
-    with half_precision(state.device):
+    with autocast(config, state.device):
         with torch.no_grad():
-            fake = state.generator(draw_z(state)).float()
+            fake = state.generator(draw_z(state))
         real.requires_grad_(with_penalty)
         fake.requires_grad_(with_penalty)
         real_logits = state.discriminator(augment(real, config))  # [N]
         fake_logits = state.discriminator(augment(fake, config))  # [N]
-        loss = LOSSES[config.loss].discriminator(real_logits.float(), fake_logits.float()).mean()
+        loss = LOSSES[config.loss].discriminator(real_logits, fake_logits).mean()
         losses = {"discriminator": loss.detach()}
         if with_penalty:
             penalty = (gradient_penalty(real, real_logits) + gradient_penalty(fake, fake_logits)).mean()
             losses["penalty"] = penalty.detach()
             # Lazy regularisation: what is paid every k-th step weighs k times. arXiv:1912.04958, B.
             loss = loss + config.penalty_gamma / 2 * config.penalty_interval * penalty
-    state.discriminator_optimizer.zero_grad(set_to_none=True)
+    state.discriminator_optimizer.zero_grad()
     torch.autograd.backward(loss)
     state.discriminator_optimizer.step()
     return losses
@@ -59,13 +59,13 @@ def discriminator_step(state: TrainingState, real: Tensor) -> dict[str, Tensor]:
 def generator_step(state: TrainingState, reals: RealImages) -> dict[str, Tensor]:
     """Move G so that D takes its pictures for real, or for more real than a fresh batch of reals."""
     config = state.config
-    with frozen(state.discriminator), half_precision(state.device):
+    with frozen(state.discriminator), autocast(config, state.device):
         fake_logits = state.discriminator(augment(state.generator(draw_z(state)), config))  # [N]
         real_logits = fake_logits.detach()
         if config.loss in REALS_FOR_GENERATOR:
             real_logits = state.discriminator(augment(reals.next(), config))  # [N]
-        loss = LOSSES[config.loss].generator(real_logits.float(), fake_logits.float()).mean()
-        state.generator_optimizer.zero_grad(set_to_none=True)
+        loss = LOSSES[config.loss].generator(real_logits, fake_logits).mean()
+    state.generator_optimizer.zero_grad()
     torch.autograd.backward(loss)
     state.generator_optimizer.step()
     return {"generator": loss.detach()}
@@ -82,19 +82,3 @@ def frozen(network: nn.Module) -> Iterator[None]:
     network.requires_grad_(False)
     yield
     network.requires_grad_(True)
-
-
-def half_precision(device: torch.device) -> torch.autocast:
-    """bfloat16 in the networks' forward passes where the device is quick at it; weights and losses stay float32."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=quick_at_bfloat16(device.type))
-
-
-@cache
-def quick_at_bfloat16(device_type: str) -> bool:
-    """Whether the device computes in bfloat16 itself. Elsewhere it is emulated, and slower than float32."""
-    if device_type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if device_type == "cpu":
-        capabilities = torch.cpu.get_capabilities()
-        return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16"))
-    return False

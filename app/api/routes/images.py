@@ -64,10 +64,11 @@ async def generate(body: ImagesIn, request: Request, services: ServicesDep) -> R
 async def image(model: str, query: ImageQueryParams, request: Request, services: ServicesDep) -> Response:
     """A picture is a URL: with the checkpoint pinned it never changes."""
     served = await services.directory.resolve(model)
-    if query.seed is None or query.seed == -1:
+    seed = drawing.PROMPTED_SEED if query.seed is None and drawing.has_text(query.prompt) else query.seed
+    if seed is None or seed == -1:
         chosen = request.url.include_query_params(seed=random_seed())
         return RedirectResponse(f"{chosen.path}?{chosen.query}", 302, {"cache-control": "no-store"})
-    recipe = drawing.recipe_of_query(query, served, query.seed)
+    recipe = drawing.recipe_of_query(query, served, seed)
     headers = {"etag": f'"{recipe.hash()}"', "cache-control": PINNED_CACHE if served.pinned else CURRENT_CACHE}
     if _has(request, headers["etag"]):
         return Response(status_code=304, headers=headers)

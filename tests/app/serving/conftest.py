@@ -42,7 +42,7 @@ def make_checkpoint(storage: Storage) -> MakeCheckpoint:
         generator = build_generator(config.network)
         with torch.no_grad():
             for weight in generator.synthesis.parameters():
-                weight *= 6  # first weights paint all but grey
+                weight.mul_(6)  # first weights paint all but grey
             for _ in range(4):
                 generator(torch.randn(16, generator.z_dim))
         generator.eval()

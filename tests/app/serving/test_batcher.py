@@ -1,9 +1,9 @@
 import asyncio
 import gc
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from threading import Event
+from threading import Barrier, Event
 from threading import enumerate as running_threads
 from typing import Any
 
@@ -23,7 +23,7 @@ SECONDS = 60  # longer than any of this takes, so that a lost answer fails the t
 
 
 class Gate:
-    """Keeps the device thread from starting until everything is in line."""
+    """Keeps the threads that compute from starting until everything is in line."""
 
     def __init__(self) -> None:
         self.event = Event()
@@ -42,10 +42,16 @@ class RefusesToPaint(nn.Module):
 
 @asynccontextmanager
 async def batching(
-    storage: Storage, gate: Gate | None = None, *, max_waiting: int = 1000, resolve: Callable[[str], Path] | None = None
+    storage: Storage,
+    gate: Gate | None = None,
+    *,
+    max_waiting: int = 1000,
+    painters: int = 1,
+    resolve: Callable[[str], Path] | None = None,
 ) -> AsyncIterator[Batcher]:
     loader = Loader(resolve or storage.path, device="cpu", budget_bytes=2**30, max_batch=8)
-    batcher = Batcher(loader, max_waiting=max_waiting, prepare_thread=gate.wait if gate else lambda: None)
+    prepare_thread = gate.wait if gate else lambda: None
+    batcher = Batcher(loader, max_waiting=max_waiting, painters=painters, prepare_thread=prepare_thread)
     try:
         yield batcher
     finally:
@@ -56,6 +62,11 @@ async def batching(
 
 def run(work: Coroutine[Any, Any, None]) -> None:
     asyncio.run(asyncio.wait_for(work, SECONDS))
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():
+        await asyncio.sleep(0.001)
 
 
 async def in_line(batcher: Batcher, *groups: list[Recipe], finish: Any = None) -> list[asyncio.Task[list[Any]]]:
@@ -148,6 +159,32 @@ def test_the_line_with_the_oldest_request_is_painted_first(
             await asyncio.gather(*tasks)
 
             assert passes == ["busy 8", "busy 8", "quiet 2", "busy 8", "busy 4", "busy 2"]
+
+    run(work())
+
+
+def test_idle_painters_share_what_waits_and_paint_at_once(
+    storage: Storage, make_checkpoint: MakeCheckpoint, make_recipe: MakeRecipe
+) -> None:
+    async def work() -> None:
+        async with batching(storage, painters=2) as batcher:
+            checkpoint = make_checkpoint()
+            recipes = [make_recipe(seed, checkpoint) for seed in range(8)]
+            loaded = batcher.loader.get(checkpoint)
+            expected, render = loaded.render(recipes), loaded.render
+            both = Barrier(2)
+
+            def together(some: Sequence[Recipe]) -> Any:
+                both.wait(SECONDS)  # breaks unless the other painter comes
+                assert len(some) == 4
+                return render(some)
+
+            await until(lambda: batcher._idle == 2)
+            loaded.render = together  # type: ignore[method-assign]
+            pictures = await batcher.submit(recipes)
+
+            assert np.array_equal(pictures, expected)
+            assert batcher.stats.batches == 2
 
     run(work())
 
@@ -342,5 +379,6 @@ def test_closing_tells_those_who_wait_and_leaves_no_thread(
         with pytest.raises(Unavailable):
             await batcher.submit([make_recipe(0, checkpoint)])
 
+    before = set(running_threads())
     run(work())
-    assert not any(thread.name.startswith(("device", "finish", "load")) for thread in running_threads())
+    assert set(running_threads()) <= before

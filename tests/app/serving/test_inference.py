@@ -47,7 +47,7 @@ def lively(network: NetworkConfig) -> Generator:
     generator = build_generator(network)
     with torch.no_grad():
         for weight in generator.parameters():
-            weight *= 4
+            weight.mul_(4)
         generator(torch.randn(32, generator.z_dim))
     return generator.eval()
 

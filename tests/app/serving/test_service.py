@@ -31,7 +31,7 @@ from app.serving.service import Painter
 
 async def main():
     recipes = [Recipe.model_validate_json(line) for line in sys.stdin]
-    painter = Painter(Settings(threads=2), Storage(Path(sys.argv[1])))
+    painter = Painter(Settings(threads=1), Storage(Path(sys.argv[1])))
     for file in await painter.pictures(recipes):
         print(hashlib.sha256(file).hexdigest())
     await painter.close()
@@ -42,7 +42,7 @@ asyncio.run(main())
 
 @asynccontextmanager
 async def painting(storage: Storage) -> AsyncIterator[Painter]:
-    painter = Painter(Settings(threads=1), storage)
+    painter = Painter(Settings(threads=2), storage)
     try:
         yield painter
     finally:

@@ -98,6 +98,14 @@ def test_a_run_stopped_before_its_first_step_has_nothing_to_keep(
     assert (diary.ticks, diary.snapshots) == ([], [])
 
 
+def test_the_minutes_of_a_resumed_run_count_on_from_those_before(
+    tiny_config: Callable[..., TrainConfig], pictures: np.ndarray
+) -> None:
+    state = TrainingState.start(tiny_config())
+    state.minutes = 12.0
+    assert 12.0 < Diary(stop_after=1).train(state.config, pictures, state).minutes < 13.0
+
+
 def test_a_finished_state_is_not_trained_on(tiny_config: Callable[..., TrainConfig], pictures: np.ndarray) -> None:
     config = tiny_config()
     first, again = Diary(), Diary(stop_after=0)

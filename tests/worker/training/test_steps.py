@@ -2,7 +2,6 @@ import copy
 from collections.abc import Callable
 
 import numpy as np
-import pytest
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
@@ -11,15 +10,9 @@ from models.objectives.schedules import learning_rate
 from worker.training.data import RealImages
 from worker.training.loop import settle
 from worker.training.state import TrainingState
-from worker.training.steps import discriminator_step, generator_step, quick_at_bfloat16, train_step
+from worker.training.steps import discriminator_step, generator_step, train_step
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture
-def full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
-    """float32 throughout, so that a reference in float32 can be compared closely."""
-    monkeypatch.setattr("worker.training.steps.quick_at_bfloat16", lambda _device_type: False)
 
 
 def test_a_step_moves_both_networks_and_counts_the_images(
@@ -46,9 +39,9 @@ def test_penalties_come_every_interval_th_step_and_the_rate_follows_the_schedule
 
 
 def test_the_textbook_losses_are_those_of_binary_cross_entropy(
-    full_precision: None, tiny_config: Callable[..., TrainConfig], pictures: np.ndarray
+    tiny_config: Callable[..., TrainConfig], pictures: np.ndarray
 ) -> None:
-    state = TrainingState.start(tiny_config("classic"))
+    state = TrainingState.start(tiny_config("classic", precision="float32"))
     generator, discriminator = copy.deepcopy((state.generator, state.discriminator))
     reals = settle(state, pictures, CPU)
     real = settle(state, pictures, CPU).next()
@@ -64,9 +57,9 @@ def test_the_textbook_losses_are_those_of_binary_cross_entropy(
 
 
 def test_the_penalty_steers_d_as_its_gradient_written_out_by_hand_says(
-    full_precision: None, tiny_config: Callable[..., TrainConfig], pictures: np.ndarray
+    tiny_config: Callable[..., TrainConfig], pictures: np.ndarray
 ) -> None:
-    config = tiny_config(augment=(), penalty_gamma=2.0, penalty_interval=4)
+    config = tiny_config(precision="float32", augment=(), penalty_gamma=2.0, penalty_interval=4)
     state = TrainingState.start(config)
     generator, discriminator = copy.deepcopy((state.generator, state.discriminator))
     real = settle(state, pictures, CPU).next()
@@ -110,22 +103,13 @@ def test_d_learns_to_tell_pictures_of_an_untrained_g_from_real_ones(
 
 
 def test_bfloat16_trains_as_float32_does_but_for_rounding(
-    tiny_config: Callable[..., TrainConfig], pictures: np.ndarray, monkeypatch: pytest.MonkeyPatch
+    tiny_config: Callable[..., TrainConfig], pictures: np.ndarray
 ) -> None:
     losses = []
-    for quick in (False, True):
-        monkeypatch.setattr("worker.training.steps.quick_at_bfloat16", lambda _device_type, quick=quick: quick)
-        state = TrainingState.start(tiny_config())
+    for precision in ("float32", "bfloat16"):
+        state = TrainingState.start(tiny_config(precision=precision))
         losses.append(train_step(state, settle(state, pictures, CPU), 0.0))
         assert all(parameter.dtype == torch.float32 for parameter in state.generator.parameters())
     for name, exact in losses[0].items():
         torch.testing.assert_close(losses[1][name], exact, atol=0.02, rtol=0.05)
     assert losses[0] != losses[1]
-
-
-def test_bfloat16_is_used_only_where_the_processor_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    for capabilities, expected in (({"avx2": True}, False), ({"avx512_bf16": True}, True), ({"amx_bf16": True}, True)):
-        quick_at_bfloat16.cache_clear()
-        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda capabilities=capabilities: capabilities)
-        assert quick_at_bfloat16("cpu") is expected
-    quick_at_bfloat16.cache_clear()

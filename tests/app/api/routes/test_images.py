@@ -79,6 +79,14 @@ def test_a_prompt_moves_the_seed_of_a_model_without_captions_and_says_so(client:
     assert "prompt_mode" not in generate(client, seed=4, prompt="  ")
 
 
+def test_a_prompt_without_a_seed_is_always_the_same_picture(client: httpx.Client) -> None:
+    first, again, other = (generate(client, prompt=prompt) for prompt in ("a cat", "a cat", "a dog"))
+    assert files(first) == files(again) != files(other)
+    fetched = client.get("/v1/models/tiny/image", params={"prompt": "a cat"})
+    assert (fetched.status_code, fetched.content) == (200, files(first)[0])
+    assert files(generate(client, prompt="a cat", seed=-1)) != files(first)
+
+
 def test_an_alias_and_no_name_at_all_mean_the_default_model(client: httpx.Client) -> None:
     for body in ({"model": "gpt-image-1"}, {"model": ""}, {}):
         assert generate(client, seed=1, **body)["model"] == "tiny"

@@ -1,0 +1,102 @@
+"""The worker runs its own task and nothing else, whatever somebody wrote into Redis."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from redis import Redis
+from redis.exceptions import RedisError
+from rq import Queue
+from rq.serializers import JSONSerializer
+
+from app import embedded_redis
+from app.core.db import Database
+from app.core.queue import connect
+from app.core.settings import Settings
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 20.0) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def answers(connection: Redis) -> bool:
+    try:
+        return bool(connection.ping())
+    except RedisError:
+        return False
+
+
+@pytest.fixture
+def connection(tmp_path: Path) -> Iterator[Redis]:
+    settings = Settings(data=tmp_path)
+    with subprocess.Popen(embedded_redis.command(settings)) as process:
+        made = connect(settings.redis)
+        assert wait_until(lambda: answers(made))
+        yield made
+        made.close()
+        process.kill()
+
+
+@pytest.fixture
+def worker(connection: Redis, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    database = Database(Settings(data=tmp_path).database)
+    database.migrate()
+    database.close()
+    environment = os.environ | {"GANVAS_DATA": str(tmp_path)}
+    with subprocess.Popen([sys.executable, "-m", "worker", "prepare"], env=environment) as process:
+        assert wait_until(lambda: connection.scard("rq:workers") == 1)
+        yield process
+        process.terminate()
+
+
+def test_a_function_that_is_not_its_task_is_dropped_and_the_worker_lives(
+    connection: Redis, worker: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    canary = tmp_path / "canary"
+    queue = Queue("prepare", connection=connection, serializer=JSONSerializer)
+    queue.enqueue_call("os.mkdir", args=(str(canary),), job_id="evil")
+    queue.enqueue_call("worker.tasks.train", args=("job_of_another_queue",), job_id="misplaced")
+    assert wait_until(lambda: queue.fetch_job("evil") is None and queue.fetch_job("misplaced") is None)
+    assert not canary.exists()
+    assert worker.poll() is None
+
+
+def test_a_job_nobody_knows_is_a_quiet_no_op(connection: Redis, worker: subprocess.Popen[bytes]) -> None:
+    queue = Queue("prepare", connection=connection, serializer=JSONSerializer)
+    queue.enqueue_call("worker.tasks.prepare", args=("job_unknown",), job_id="job_unknown-1")
+
+    def finished() -> bool:
+        job = queue.fetch_job("job_unknown-1")
+        return job is not None and job.is_finished
+
+    assert wait_until(finished)
+    assert worker.poll() is None
+
+
+def test_sigterm_ends_an_idle_worker_at_once(worker: subprocess.Popen[bytes]) -> None:
+    worker.terminate()
+    assert worker.wait(timeout=10) == 0
+
+
+def test_an_unknown_queue_is_refused_with_the_ones_there_are() -> None:
+    done = subprocess.run([sys.executable, "-m", "worker", "everything"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "prepare,train" in done.stderr
+
+
+def test_without_redis_the_worker_says_so_in_one_line(tmp_path: Path) -> None:
+    environment = os.environ | {"GANVAS_DATA": str(tmp_path)}
+    command = [sys.executable, "-m", "worker", "train"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "Redis does not answer" in done.stderr
+    assert done.stderr.count("\n") == 1

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from app.api.errors import FRAMEWORK_CODES, VALIDATION_CODES
 from app.core.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -67,3 +68,12 @@ def test_no_adr_is_missing_from_the_list() -> None:
     records = tracked("docs/adr/0*.md")
     assert records
     assert [record.name for record in records if f"({record.name})" not in listed] == []
+
+
+def test_the_errors_page_lists_every_code_and_no_other() -> None:
+    source = "\n".join(file.read_text() for file in tracked("app/**/*.py", "app/*.py", "worker/**/*.py", "worker/*.py"))
+    used = set(re.findall(r'code(?:: ClassVar\[str\])? ?= ?"([a-z_]+)"', source))
+    used |= set(re.findall(r'"code": "([a-z_]+)"', source))
+    used |= set(FRAMEWORK_CODES.values()) | set(VALIDATION_CODES.values()) | {"http_error", "json_expected"}
+    page = (ROOT / "docs" / "errors.md").read_text()
+    assert set(re.findall(r"^\| `([a-z_]+)` \|", page, re.M)) == used

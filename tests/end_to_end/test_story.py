@@ -4,11 +4,15 @@ import io
 import itertools
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import psutil
 from PIL import Image
+
+RECIPES = 200
+TOGETHER = 32  # callers at once
 
 
 def test_artwork_goes_in_a_model_is_trained_and_its_pictures_come_out(
@@ -36,13 +40,16 @@ def test_artwork_goes_in_a_model_is_trained_and_its_pictures_come_out(
     assert Image.open(io.BytesIO(studio.client.get(samples[0]["url"]).content)).format == "PNG"
 
     model = studio.client.get("/v1/models/shapes").json()
-    checkpoint = model["checkpoint"][:12]
-    before = [studio.picture(f"shapes@{checkpoint}", seed) for seed in range(5)]
-    assert len(set(before)) == 5
+    pinned = f"shapes@{model['checkpoint'][:12]}"
+    alone = [studio.picture(pinned, seed) for seed in range(RECIPES)]
+    assert len(set(alone)) == RECIPES
+    with ThreadPoolExecutor(TOGETHER) as callers:
+        together = list(callers.map(lambda seed: studio.picture(pinned, seed), range(RECIPES)))
+    assert together == alone
     assert studio.stop() == 0
 
     again = start_studio(tmp_path / "data")
-    assert [again.picture(f"shapes@{checkpoint}", seed) for seed in range(5)] == before
+    assert [again.picture(pinned, seed) for seed in range(RECIPES)] == alone
 
 
 def test_a_canceled_training_keeps_its_last_checkpoint(studio: Any, dataset: str) -> None:

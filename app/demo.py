@@ -2,6 +2,7 @@
 
 import io
 import os
+import secrets
 import shutil
 import subprocess
 import sys
@@ -84,7 +85,12 @@ def _upload(client: httpx.Client) -> dict[str, Any]:
 
 
 def _train(client: httpx.Client, dataset: str, minutes: float) -> dict[str, Any]:
-    body = {"dataset": dataset, "name": "demo", "preset": "tiny", "budget": {"minutes": minutes}}
+    body = {
+        "dataset": dataset,
+        "name": f"demo-{secrets.token_hex(3)}",
+        "preset": "tiny",
+        "budget": {"minutes": minutes},
+    }
     job = _read(client.post("/v1/training/jobs", json=body))
     console.print(f"Training tiny for about {minutes:g} minutes.")
     job = _follow(client, job["id"])

@@ -31,6 +31,8 @@ def command(settings: Settings) -> list[str]:
     folder = settings.data.absolute() / "redis"
     for place in (folder, settings.redis_socket.parent):
         place.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if place.stat().st_uid != os.getuid():  # under /tmp somebody else may have made it first
+            raise SettingsInvalid(f"The folder {place} belongs to somebody else; remove it, or shorten GANVAS_DATA.")
     options = {
         "port": "0",
         "unixsocket": str(settings.redis_socket),

@@ -23,6 +23,7 @@ def open_studio(settings: Settings) -> str | None:
     try:
         db.migrate()
         storage = Storage(settings.data / "blobs", settings.storage_url)
+        _require_device(settings)
         if settings.import_samples and _is_empty(db):
             from app.samples import import_samples
 
@@ -68,6 +69,17 @@ def announce(settings: Settings, port: int, key: str | None) -> None:
         lines.append(f"Admin key      {key}  (shown once: keep it)")
     sys.stdout.write("\n".join(["", *lines, "", ""]))
     sys.stdout.flush()
+
+
+def _require_device(settings: Settings) -> None:
+    """SettingsInvalid for a GPU that is asked for and not there; torch is imported only to look for one."""
+    if not settings.device.startswith("cuda"):
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        message = f"GANVAS_DEVICE is {settings.device} and there is no CUDA device here. Set it to auto or cpu."
+        raise SettingsInvalid(message, param="GANVAS_DEVICE")
 
 
 def _is_empty(db: Database) -> bool:

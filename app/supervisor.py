@@ -22,6 +22,7 @@ from app import embedded_redis
 from app.core.errors import SettingsInvalid, Unavailable
 from app.core.queue import QUEUES, connect
 from app.core.settings import Settings
+from app.core.storage import Storage
 
 log = structlog.get_logger(__name__)
 
@@ -82,7 +83,7 @@ class Child:
             self.process.send_signal(number)
 
     def stop(self, deadline: float) -> None:
-        """Wait until the deadline for it to leave, then take its whole group down."""
+        """Wait until the deadline for it to leave, then kill it."""
         if self.process is None:
             return
         try:
@@ -140,6 +141,7 @@ class Supervisor:
 def running(settings: Settings, *, listener: socket.socket | None = None) -> Iterator[Supervisor]:
     """A studio's processes for the length of a `with` block; tending them is the caller's."""
     with only_one(settings):
+        Storage(settings.data / "blobs").clear_scratch()
         supervisor = Supervisor(settings, listener)
         try:
             supervisor.start()

@@ -18,6 +18,8 @@ from app.core.queue import Dispatcher
 from app.core.records import Job, JobEvent
 from app.core.settings import Settings
 from app.core.storage import Storage
+from models.config import TrainConfig
+from models.errors import ConfigInvalid
 from models.presets import preset
 
 POLL_SECONDS = 0.3
@@ -55,6 +57,7 @@ def train_folder(settings: Settings, wish: Wish) -> int:
 
 def _train(db: Database, storage: Storage, dispatcher: Dispatcher, wish: Wish, console: Console) -> int:
     name = catalogue.check_name(wish.name)
+    _configure(wish, wish.resolution or 64)  # refuses what cannot be before the artwork is prepared
     with db.read() as session:
         catalogue.require_free(session, name)
     source = _store_source(storage, wish.folder)
@@ -67,13 +70,20 @@ def _train(db: Database, storage: Storage, dispatcher: Dispatcher, wish: Wish, c
     with db.read() as session:
         dataset = datasets.require_ready(datasets.find(session, dataset.id))
     console.print(f"{dataset.readiness} Dataset {dataset.id}.")
-    config = preset(
-        wish.preset, dataset.resolution or 0, max_minutes=wish.minutes, total_kimg=wish.kimg, seed=wish.seed
-    )
+    config = _configure(wish, dataset.resolution or 0)
     with db.begin() as session:
         request = {"dataset": dataset.id, "name": name, "config": config.model_dump(mode="json")}
         training = jobs.submit(session, "train", request)
     return 0 if _follow(db, dispatcher, training, console).status == "succeeded" else 1
+
+
+def _configure(wish: Wish, resolution: int) -> TrainConfig:
+    """The preset with the wished budget, or InvalidRequest saying what fits."""
+    budget = {"max_minutes": wish.minutes, "total_kimg": wish.kimg}
+    try:
+        return preset(wish.preset, resolution, seed=wish.seed, **budget)
+    except ConfigInvalid as error:
+        raise InvalidRequest(str(error), code="config_invalid", param="preset") from error
 
 
 def _follow(db: Database, dispatcher: Dispatcher, job: Job, console: Console) -> Job:
@@ -125,7 +135,7 @@ def _store_source(storage: Storage, source: Path) -> str:
     if not any(file.suffix.lower() in PICTURES for file in wanted):
         raise NotFound(f"{source} holds no pictures ({', '.join(sorted(PICTURES))}).", code="dataset_empty")
     with storage.scratch() as place:
-        with zipfile.ZipFile(place, "w", zipfile.ZIP_STORED) as archive:
+        with zipfile.ZipFile(place, "w", zipfile.ZIP_STORED, strict_timestamps=False) as archive:
             for file in wanted:
                 archive.write(file, file.relative_to(source).as_posix())
         return storage.adopt(place)

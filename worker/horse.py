@@ -26,6 +26,7 @@ log = structlog.get_logger(__name__)
 
 PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 PARENT_POLL_SECONDS: Final = 1.0
+DRAIN_SECONDS: Final = 20.0  # for the step that runs and the state that is saved
 HEARTBEAT_SECONDS: Final = 5  # how often the parent looks after a busy horse
 
 # Set by SIGUSR1: finish the step, save the state, give the job back. A task hands it to its claim.
@@ -82,7 +83,12 @@ class GanvasWorker(Worker):
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:
-    interrupted.set()
+    """Ask for an end, and make one if none comes: nobody is left who would kill a horse without a parent."""
+    if not interrupted.is_set():
+        interrupted.set()
+        last_resort = threading.Timer(DRAIN_SECONDS, os._exit, (1,))  # the lease hands the job on
+        last_resort.daemon = True
+        last_resort.start()
 
 
 def _follow_parent(parent: int) -> None:

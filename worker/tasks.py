@@ -57,8 +57,8 @@ def _run(job_id: str, work: Callable[[Workshop, jobs.Claim], None]) -> None:
     except jobs.LeaseLost:
         log.warning("lease_lost", job=job_id, epoch=claim.epoch)
     except Unavailable as error:
-        log.warning("task_interrupted", job=job_id, reason=error.message)
-        interrupted.set()  # nothing is wrong with the job: releasing it gives it back to the queue
+        log.warning("task_unavailable", job=job_id, reason=error.message)
+        claim.give_back(error.message)
     except GanvasError as error:
         _fail(claim, error)
     except Exception:
@@ -123,6 +123,7 @@ def _publish_dataset(
     }
 
     def publish(session: Session, _job: Job) -> None:
+        storage.require(str(prepared["array_sha256"]), str(prepared["manifest_sha256"]))
         row = session.get(Dataset, dataset_id)
         if row is not None:
             for name, value in prepared.items():

@@ -65,11 +65,13 @@ def find(session: Session, name: str) -> Model:
     return model
 
 
-def require_free(session: Session, name: str) -> str:
-    """The name, or Conflict where a model or an unfinished training has it."""
-    unfinished = select(Job).where(Job.kind == "train", Job.status.in_(["queued", "running"]))
-    taken = session.get(Model, name) is not None
-    if taken or any(job.request.get("name") == name for job in session.scalars(unfinished)):
+def require_free(session: Session, name: str, *, for_job: str | None = None) -> str:
+    """The name, or Conflict where a model or an unfinished training has it that is not this job's own."""
+    unfinished = select(Job).where(Job.kind == "train", Job.status.in_(["queued", "running"]), Job.id != for_job)
+    model = session.get(Model, name)
+    owned = model is not None and for_job is not None and model.job_id == for_job
+    wanted = any(job.request.get("name") == name for job in session.scalars(unfinished))
+    if wanted or (model is not None and not owned):
         message = f"A model named {name!r} exists already, or is being trained; choose another name."
         raise Conflict(message, code="model_exists", param="name")
     return name

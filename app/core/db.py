@@ -10,7 +10,7 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import create_engine, event, func, select
 from sqlalchemy.engine import URL, Connection, make_url
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import ArgumentError, OperationalError
 from sqlalchemy.orm import Session
 
 from app.core.errors import SettingsInvalid, Unavailable
@@ -23,10 +23,14 @@ class Database:
     """One engine for one URL; SQLite is made durable and serialises its writers, PostgreSQL is left as it is."""
 
     def __init__(self, url: str) -> None:
-        self.url: URL = make_url(url)
-        self.is_sqlite = self.url.get_backend_name() == "sqlite"
-        arguments = {"timeout": BUSY_TIMEOUT_SECONDS, "check_same_thread": False} if self.is_sqlite else {}
-        self.engine = create_engine(self.url, connect_args=arguments, pool_pre_ping=not self.is_sqlite)
+        try:
+            self.url: URL = make_url(url)
+            self.is_sqlite = self.url.get_backend_name() == "sqlite"
+            arguments = {"timeout": BUSY_TIMEOUT_SECONDS, "check_same_thread": False} if self.is_sqlite else {}
+            self.engine = create_engine(self.url, connect_args=arguments, pool_pre_ping=not self.is_sqlite)
+        except (ArgumentError, ImportError) as error:  # no URL, or a driver that is not installed
+            message = f"GANVAS_DATABASE_URL cannot be used: {error}. Write it as postgresql+psycopg://user@host/name."
+            raise SettingsInvalid(message, param="GANVAS_DATABASE_URL") from error
         if self.is_sqlite:
             event.listen(self.engine, "connect", _make_sqlite_durable)
             event.listen(self.engine, "begin", _begin)

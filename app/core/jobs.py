@@ -1,5 +1,6 @@
 """Job lifecycle: the only code that changes a job's status, epoch or lease."""
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -9,6 +10,7 @@ import structlog
 from sqlalchemy import CursorResult, Update, func, select, update
 from sqlalchemy.orm import Session
 
+from app.core import catalogue
 from app.core.db import Database, clock
 from app.core.errors import GanvasError, JobStateConflict, NotFound
 from app.core.records import Dataset, Job, JobEvent, new_id, utc_now
@@ -90,6 +92,8 @@ def resume(session: Session, job_id: str) -> Job:
     job = find(session, job_id, lock=True)
     if job.status not in {"canceled", "failed"}:
         raise JobStateConflict(f"Job {job.id} is {job.status}; only a canceled or failed job can be resumed.")
+    if job.kind == "train":
+        catalogue.require_free(session, job.request["name"], for_job=job.id)
     _requeue(session, job, "Waiting to resume.")
     job.fruitless = 0
     return job
@@ -194,16 +198,18 @@ class Claim:
 
         self.publish(end)
 
+    def give_back(self, reason: str) -> None:
+        """Hand the job to another attempt, because of something that is not the job's fault but may last."""
+        with contextlib.suppress(LeaseLost):
+            self.publish(lambda session, job: requeue_or_fail(session, job, reason))
+
     def release(self) -> None:
         """Stop renewing. A job that is still running after an interruption goes back to the queue at once."""
         self._released.set()
         self._thread.join(timeout=RENEW_SECONDS)
         if self._interrupted.is_set() and not self._lost.is_set():
-            with self.db.begin() as session:
-                job = session.get(Job, self.job_id)
-                if job is not None and job.status == "running" and job.epoch == self.epoch:
-                    job.fruitless = max(0, job.fruitless - 1)  # a drain is nobody's failure
-                    requeue_or_fail(session, job, "The worker was stopped.")
+            with contextlib.suppress(LeaseLost):
+                self.publish(_drain)
 
     def _held(self, session: Session) -> Job:
         query = select(Job).where(Job.id == self.job_id).with_for_update()
@@ -238,6 +244,11 @@ class Claim:
             self._renewed = time.monotonic()
         else:
             self._lost.set()
+
+
+def _drain(session: Session, job: Job) -> None:
+    job.fruitless = max(0, job.fruitless - 1)  # a drain is nobody's failure
+    requeue_or_fail(session, job, "The worker was stopped.")
 
 
 def claim(db: Database, job_id: str, interrupted: threading.Event) -> Claim | None:

@@ -12,6 +12,7 @@ from rq.serializers import JSONSerializer
 
 from app.core import jobs
 from app.core.db import Database
+from app.core.errors import SettingsInvalid
 from app.core.records import Job
 
 log = structlog.get_logger(__name__)
@@ -24,10 +25,14 @@ RESULT_TTL_SECONDS: Final = 60  # RQ's own outcome is advisory, the row is the t
 
 
 def connect(url: str) -> redis.Redis:
-    """A Redis client with bounded waits; nothing is sent until it is used."""
-    return redis.Redis.from_url(
-        url, socket_timeout=SOCKET_TIMEOUT_SECONDS, socket_connect_timeout=SOCKET_TIMEOUT_SECONDS
-    )
+    """A Redis client with bounded waits; nothing is sent until it is used. SettingsInvalid for what is no URL."""
+    try:
+        return redis.Redis.from_url(
+            url, socket_timeout=SOCKET_TIMEOUT_SECONDS, socket_connect_timeout=SOCKET_TIMEOUT_SECONDS
+        )
+    except ValueError as error:
+        message = f"GANVAS_REDIS_URL {url!r} cannot be used: {error}. Write it as redis://host:6379/0."
+        raise SettingsInvalid(message, param="GANVAS_REDIS_URL") from error
 
 
 class Dispatcher:
@@ -83,6 +88,7 @@ class Dispatcher:
             TASKS[job.kind],
             args=(job.id,),
             job_id=rq_id,
+            unique=True,
             timeout=-1,  # our own lease bounds a job; RQ's alarm can be swallowed by an except clause (E8)
             result_ttl=RESULT_TTL_SECONDS,
             failure_ttl=RESULT_TTL_SECONDS,

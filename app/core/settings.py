@@ -6,6 +6,7 @@ import tempfile
 from functools import cached_property
 from ipaddress import ip_address
 from pathlib import Path
+from urllib.parse import quote
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -31,7 +32,11 @@ class Settings(BaseSettings):
     storage_url: str | None = Field(
         None, description="Object storage such as s3://bucket/prefix; unset is the data folder."
     )
-    device: str = Field("auto", description="Device that draws and trains: auto, cpu, cuda or cuda:N.")
+    device: str = Field(
+        "auto",
+        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
+        description="Device that draws and trains: auto, cpu, cuda or cuda:N.",
+    )
     default_model: str | None = Field(None, description="Model used when a request names none; unset is the newest.")
     model_aliases: dict[str, str] = Field(
         default_factory=lambda: {"gpt-image-1": "", "dall-e-2": "", "dall-e-3": ""},
@@ -59,12 +64,13 @@ class Settings(BaseSettings):
     @cached_property
     def database(self) -> str:
         """The SQLAlchemy URL in force."""
-        return self.database_url or f"sqlite:///{self.data.absolute() / 'ganvas.sqlite3'}"
+        path = quote(str(self.data.absolute() / "ganvas.sqlite3"))
+        return self.database_url or f"sqlite:///{path}"
 
     @cached_property
     def redis(self) -> str:
         """The Redis URL in force; the embedded one listens on a socket in the data folder."""
-        return self.redis_url or f"unix://{self.redis_socket}"
+        return self.redis_url or f"unix://{quote(str(self.redis_socket))}"
 
     @property
     def redis_socket(self) -> Path:

@@ -1,5 +1,6 @@
 """Blobs named by their sha256: written whole or not at all, in a local folder or any object store obstore knows."""
 
+import errno
 import hashlib
 import os
 import secrets
@@ -22,7 +23,11 @@ class Storage:
 
     def __init__(self, root: Path, url: str | None = None) -> None:
         self.root = root.absolute()
-        self.remote: ObjectStore | None = from_url(url) if url else None
+        try:
+            self.remote: ObjectStore | None = from_url(url) if url else None
+        except (BaseError, ValueError) as error:
+            message = f"GANVAS_STORAGE_URL {url!r} cannot be used: {error}. Write it as s3://bucket/prefix."
+            raise SettingsInvalid(message, param="GANVAS_STORAGE_URL") from error
         try:
             self.root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -31,7 +36,7 @@ class Storage:
 
     def put(self, data: bytes | Path) -> str:
         """Keep these bytes (or a copy of this file) and return their sha256; durable when it returns."""
-        with self.scratch() as place:
+        with _disk(), self.scratch() as place:
             digest = _write(place, [data] if isinstance(data, bytes) else _chunks(data))
             return self._publish(place, digest)
 
@@ -40,9 +45,10 @@ class Storage:
         digest = hashlib.sha256()
         for chunk in _chunks(file):
             digest.update(chunk)
-        with file.open("rb+") as handle:
-            os.fsync(handle.fileno())
-        return self._publish(file, digest.hexdigest())
+        with _disk():
+            with file.open("rb+") as handle:
+                os.fsync(handle.fileno())
+            return self._publish(file, digest.hexdigest())
 
     def get(self, sha256: str) -> bytes:
         """All bytes of a blob; NotFound where it is missing."""
@@ -68,11 +74,31 @@ class Storage:
             _rename(place, local)
         return local
 
+    def require(self, *names: str) -> None:
+        """Unavailable unless all these blobs are here. Asked in the transaction that names them, as deletions are made
+        in the transaction that forgets them, so that neither overtakes the other."""
+        for sha256 in names:
+            try:
+                self.path(sha256)
+            except NotFound as error:
+                message = f"Blob {sha256[:12]} was deleted in the meantime; try again."
+                raise Unavailable(message, code="storage_unavailable") from error
+
     def delete(self, sha256: str) -> None:
         """Forget a blob; one that is not there is already forgotten."""
         self._local(sha256).unlink(missing_ok=True)
-        if self.remote is not None:
+        if self.remote is None:
+            return
+        try:
             obstore.delete(self.remote, _key(sha256))
+        except FileNotFoundError:
+            pass
+        except BaseError as error:
+            raise Unavailable(f"Storage did not delete a blob: {error}.", code="storage_unavailable") from error
+
+    def clear_scratch(self) -> None:
+        """Remove what killed processes left half-made. Only while nothing else uses this storage."""
+        shutil.rmtree(self.root / "tmp", ignore_errors=True)
 
     def check(self) -> None:
         """Write and forget a few bytes; OSError or Unavailable where that fails."""
@@ -102,6 +128,20 @@ class Storage:
 
     def _local(self, sha256: str) -> Path:
         return self.root / _key(sha256)
+
+
+@contextmanager
+def _disk() -> Iterator[None]:
+    """A full or failing disk is Unavailable: what was being written is gone, what was there before is not."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            message = "The disk is full; nothing of this was kept. Make space and try again."
+            raise Unavailable(message, code="storage_full") from error
+        if error.errno == errno.EIO:
+            raise Unavailable(f"The disk failed: {error.strerror}.", code="storage_unavailable") from error
+        raise
 
 
 def _key(sha256: str) -> str:

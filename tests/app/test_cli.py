@@ -66,6 +66,16 @@ def test_a_redis_that_does_not_answer_is_one_clear_line(tmp_path: Path) -> None:
     assert_one_clear_line(done, "Redis does not answer")
 
 
+def test_a_gpu_that_is_not_there_is_one_clear_line(tmp_path: Path) -> None:
+    assert_one_clear_line(ganvas("up", data=tmp_path, GANVAS_DEVICE="cuda", GANVAS_PORT="0"), "GANVAS_DEVICE")
+
+
+def test_an_unknown_preset_is_refused_before_the_artwork_is_prepared(tmp_path: Path) -> None:
+    (tmp_path / "art").mkdir()
+    done = ganvas("train", str(tmp_path / "art"), "--preset", "huge", data=tmp_path / "data")
+    assert_one_clear_line(done, "classic, tiny")
+
+
 def test_training_on_a_folder_without_pictures_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert_one_clear_line(ganvas("train", str(tmp_path / "empty"), data=tmp_path / "data"), "holds no pictures")

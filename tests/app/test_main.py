@@ -38,7 +38,7 @@ def test_a_stopped_application_leaves_no_thread_behind(start_app: Callable[[Sett
         running.publish("tiny")
         assert client.get("/v1/models/tiny/image?seed=1").status_code == 200
         during = {thread.name for thread in set(threading.enumerate()) - before}
-        assert "device" in during
+        assert "paint_0" in during
     left = {thread.name for thread in set(threading.enumerate()) - before}
     assert not {name for name in left if name == "device" or name.startswith(("finish", "load"))}
 

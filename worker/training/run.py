@@ -4,11 +4,12 @@ import dataclasses
 import io
 from typing import Any
 
+import structlog
 from sqlalchemy.orm import Session
 
 from app.core import catalogue, datasets, jobs
 from app.core.db import Database
-from app.core.errors import CheckpointInvalid
+from app.core.errors import CheckpointInvalid, Unavailable
 from app.core.records import Dataset, Job
 from app.core.storage import Storage
 from models import errors as models_errors
@@ -17,6 +18,8 @@ from models.config import TrainConfig
 from worker.dataset.store import open_images
 from worker.training.loop import Snapshot, Tick, train
 from worker.training.state import TrainingState
+
+log = structlog.get_logger(__name__)
 
 
 def train_and_publish(db: Database, storage: Storage, claim: jobs.Claim, *, device: str) -> str | None:
@@ -81,6 +84,7 @@ class Publisher:
         state_sha256 = self.storage.put(snapshot.state())
 
         def publish(session: Session, job: Job) -> None:
+            self.storage.require(stored["sha256"], stored["sheet_sha256"], state_sha256)
             catalogue.publish(session, self._model(), **stored)
             job.state_sha256 = state_sha256
             job.state_kimg = snapshot.kimg
@@ -88,9 +92,12 @@ class Publisher:
             jobs.tell(session, job.id, "snapshot", self._event(snapshot, stored["sha256"]))
 
         self.claim.publish(publish)
-        if self.state_sha256 and self.state_sha256 != state_sha256:
-            self.storage.delete(self.state_sha256)
-        self.state_sha256 = state_sha256
+        superseded, self.state_sha256 = self.state_sha256, state_sha256
+        if superseded is not None and superseded != state_sha256:
+            try:
+                self.storage.delete(superseded)
+            except Unavailable as error:  # litter is no reason to end a training
+                log.warning("state_not_deleted", blob=superseded, reason=error.message)
 
     def _event(self, snapshot: Snapshot, sha256: str) -> dict[str, Any]:
         return {

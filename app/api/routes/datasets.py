@@ -118,9 +118,8 @@ def thumbnail(dataset: str, item: int, request: Request, services: ServicesDep) 
 def delete(dataset: str, services: ServicesDep) -> Deleted:
     """Forget a dataset and its files; models trained on it stay."""
     with services.db.begin() as session:
-        blobs = datasets.delete(session, dataset)
-    for blob in blobs:
-        services.storage.delete(blob)
+        for blob in datasets.delete(session, dataset):
+            services.storage.delete(blob)
     return Deleted(id=dataset, object="dataset")
 
 
@@ -144,5 +143,6 @@ def _keep(services: Services, fields: DatasetFields, archive: Path) -> Dataset:
         dataset, job = datasets.create(
             session, name=fields.name, source_sha256=source, request=fields.model_dump(exclude={"name"})
         )
+        services.storage.require(source)
     services.dispatcher.dispatch(job)
     return dataset

@@ -23,6 +23,7 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"], dependencies=[MayTrain])
 
 EVENT_POLL_SECONDS: Final = 0.5  # a follower hears of an event at most this late
 EVENTS_AT_ONCE: Final = 200
+SEQUENCE_MAX: Final = 2**63 - 1  # what a database counts to
 
 
 @router.get("")
@@ -53,8 +54,8 @@ async def events(
     job: str,
     request: Request,
     services: ServicesDep,
-    last_event_id: Annotated[int, Header(ge=0, description="Events behind this one.")] = 0,
-    after: Annotated[int, Query(ge=0, description="The same, for clients that cannot set headers.")] = 0,
+    last_event_id: Annotated[int, Header(ge=0, le=SEQUENCE_MAX, description="Events behind this one.")] = 0,
+    after: Annotated[int, Query(ge=0, le=SEQUENCE_MAX, description="The same, where headers cannot be set.")] = 0,
     limit: Annotated[int, Query(ge=1, le=EVENTS_AT_ONCE, description="Most entries in a list.")] = 50,
 ) -> Response | Page[EventOut]:
     """What happened: a list, or with `Accept: text/event-stream` a stream that ends with the job."""

@@ -72,10 +72,9 @@ def delete(model: str, services: ServicesDep) -> Deleted:
         message = "A model is deleted with all its checkpoints: leave out @ and what follows."
         raise InvalidRequest(message, code="checkpoint_not_deletable", param="model")
     with services.db.begin() as session:
-        blobs = catalogue.delete(session, model)
+        for blob in catalogue.delete(session, model):
+            services.storage.delete(blob)
     services.directory.forget()
-    for blob in blobs:
-        services.storage.delete(blob)
     return Deleted(id=model, object="model")
 
 

@@ -16,6 +16,7 @@ from models.presets import PRESETS, preset, preset_resolutions
 router = APIRouter(prefix="/v1/training", tags=["training"], dependencies=[MayTrain])
 
 DEFAULT_PRESET: Final = "tiny"
+CHANNELS: Final = 3  # of every prepared picture
 
 
 @router.post("/jobs", status_code=202)
@@ -43,6 +44,9 @@ def _config(body: TrainingIn, resolution: int) -> TrainConfig:
         raise InvalidRequest("Give a preset or a config, not both.", code="preset_and_config", param="preset")
     if body.config.network.resolution != resolution:
         message = f"The config is for {body.config.network.resolution} px; set network.resolution to {resolution}."
+        raise InvalidRequest(message, code="config_does_not_fit", param="config")
+    if body.config.network.channels != CHANNELS:
+        message = f"The config is for {body.config.network.channels} channels; datasets have {CHANNELS}."
         raise InvalidRequest(message, code="config_does_not_fit", param="config")
     changes: dict[str, float | int | None] = {}
     if body.budget is not None and (budget.kimg is not None or budget.minutes is not None):

@@ -3,7 +3,7 @@
 from typing import Annotated, Any, Literal
 
 from fastapi import Query
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from app.serving.recipe import MAX_LAYERS, MAX_PICTURES, MetadataLevel, OutputFormat
 from models.latents.seeds import SEED_MAX
@@ -72,6 +72,12 @@ class ImageQuery(BaseModel):
     size: str | None = Field(None, description="WxH, by nearest resampling, or auto: the model's own.")
     format: OutputFormat = Field("png", description="Kind of file.")
     compression: Quality | None = Field(None, description=QUALITY_MEANING)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_is_absent(cls, sent: Any) -> Any:
+        """`label=&size=` is how a form sends what was left blank."""
+        return {name: value for name, value in sent.items() if value != ""} if isinstance(sent, dict) else sent
 
 
 class ImageOut(BaseModel):

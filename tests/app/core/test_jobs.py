@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from app.core import datasets, jobs
 from app.core.db import Database, clock
-from app.core.errors import JobStateConflict, NotFound
+from app.core.errors import Conflict, JobStateConflict, NotFound
 from app.core.records import Dataset, Job
 
 
@@ -159,6 +159,26 @@ def test_an_ended_job_cannot_be_canceled_and_only_failed_or_canceled_ones_resume
     with db.begin() as session:
         jobs.cancel(session, other)
         assert jobs.resume(session, other).status == "queued"
+
+
+def test_a_job_is_not_resumed_under_a_name_that_another_training_has_taken(db: Database) -> None:
+    first = submit(db)
+    with db.begin() as session:
+        jobs.cancel(session, first)
+    submit(db)
+    with db.begin() as session, pytest.raises(Conflict, match="exists already"):
+        jobs.resume(session, first)
+
+
+def test_a_cause_that_lasts_ends_the_job_after_as_many_attempts_as_a_crash_does(db: Database) -> None:
+    job_id = submit(db)
+    for _attempt in range(jobs.MAX_FRUITLESS_ATTEMPTS):
+        claim = hold(db, job_id)
+        claim.give_back("Storage did not answer.")
+        claim.release()
+    job = fetch(db, job_id)
+    assert job.status == "failed"
+    assert "Storage did not answer. 3 attempts" in job.message
 
 
 def test_events_are_replayed_in_order_from_any_point(db: Database) -> None:

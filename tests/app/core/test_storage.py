@@ -1,5 +1,6 @@
 """Blobs are named by what they hold, whole or absent, and the same through a remote store."""
 
+import errno
 import hashlib
 from pathlib import Path
 
@@ -33,6 +34,28 @@ def test_a_write_that_fails_half_way_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(IsADirectoryError):
         storage.put(tmp_path)
     assert [file for file in tmp_path.rglob("*") if file.is_file()] == []
+
+
+def test_a_full_disk_is_unavailable_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = Storage(tmp_path)
+
+    def full(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("app.core.storage.os.fsync", full)
+    with pytest.raises(Unavailable) as caught:
+        storage.put(b"too much")
+    assert caught.value.error_code == "storage_full"
+    assert [file for file in tmp_path.rglob("*") if file.is_file()] == []
+
+
+def test_a_blob_that_was_deleted_in_the_meantime_is_missed_by_who_is_about_to_name_it(tmp_path: Path) -> None:
+    storage = Storage(tmp_path)
+    sha256 = storage.put(b"shared")
+    storage.require(sha256)
+    storage.delete(sha256)
+    with pytest.raises(Unavailable, match="deleted in the meantime"):
+        storage.require(sha256)
 
 
 def test_a_missing_blob_is_not_found_and_deleting_it_twice_is_no_error(tmp_path: Path) -> None:

@@ -87,6 +87,11 @@ def test_a_prompt_without_a_seed_is_always_the_same_picture(client: httpx.Client
     assert files(generate(client, prompt="a cat", seed=-1)) != files(first)
 
 
+def test_what_a_form_left_blank_is_absent(client: httpx.Client) -> None:
+    fetched = client.get("/v1/models/tiny/image?seed=42&psi=0.7&label=&prompt=&size=&format=png")
+    assert fetched.content == client.get("/v1/models/tiny/image?seed=42").content
+
+
 def test_an_alias_and_no_name_at_all_mean_the_default_model(client: httpx.Client) -> None:
     for body in ({"model": "gpt-image-1"}, {"model": ""}, {}):
         assert generate(client, seed=1, **body)["model"] == "tiny"

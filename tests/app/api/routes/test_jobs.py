@@ -1,6 +1,7 @@
 """Jobs are shown, followed, canceled and resumed over HTTP."""
 
 import json
+import secrets
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -15,7 +16,7 @@ from app.core import jobs
 def job(app: Any) -> str:
     """A queued training."""
     with app.db.begin() as session:
-        return jobs.submit(session, "train", {"name": "followed"}).id
+        return jobs.submit(session, "train", {"name": secrets.token_hex(4)}).id
 
 
 @pytest.fixture

@@ -35,7 +35,7 @@ def test_the_lines_of_the_readme_work_as_pasted(sampled_studio: Any, tmp_path: P
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     one, nine, upload, training = BLOCKS
     paste(sampled_studio, one, tmp_path)
-    assert Image.open(tmp_path / "42.png").size == (64, 64)
+    assert Image.open(io.BytesIO((tmp_path / "42.png").read_bytes())).size == (64, 64)
     paste(sampled_studio, nine, tmp_path)
     with zipfile.ZipFile(tmp_path / "nine.zip") as archive:
         assert len(archive.namelist()) == 9

@@ -1,12 +1,13 @@
 """Blobs named by their sha256: written whole or not at all, in a local folder or any object store obstore knows."""
 
+import contextlib
 import errno
 import hashlib
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import obstore
@@ -16,6 +17,7 @@ from obstore.store import ObjectStore, from_url
 from app.core.errors import NotFound, SettingsInvalid, Unavailable
 
 CHUNK_BYTES = 1024 * 1024
+STALE_SECONDS = 86_400.0  # no upload and no preparation writes to one scratch place for this long
 
 
 class Storage:
@@ -97,14 +99,18 @@ class Storage:
             raise Unavailable(f"Storage did not delete a blob: {error}.", code="storage_unavailable") from error
 
     def clear_scratch(self) -> None:
-        """Remove what killed processes left half-made. Only while nothing else uses this storage."""
-        shutil.rmtree(self.root / "tmp", ignore_errors=True)
+        """Remove what killed processes left half-made; what is young may still be in the making, by a worker that is
+        saving its state after its supervisor was killed."""
+        for place in (self.root / "tmp").glob("*"):
+            with contextlib.suppress(FileNotFoundError):  # it was finished, and renamed, just now
+                if time.time() - place.stat().st_mtime > STALE_SECONDS:
+                    _remove(place)
 
     def check(self) -> None:
         """Write and forget a few bytes; OSError or Unavailable where that fails."""
         self.delete(self.put(secrets.token_bytes(16)))
 
-    @contextmanager
+    @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
         """A path on the same file system for a file in the making; whatever is left there is removed."""
         place = self.root / "tmp" / secrets.token_hex(12)
@@ -112,10 +118,7 @@ class Storage:
         try:
             yield place
         finally:
-            if place.is_dir():
-                shutil.rmtree(place)
-            else:
-                place.unlink(missing_ok=True)
+            _remove(place)
 
     def _publish(self, file: Path, sha256: str) -> str:
         if self.remote is not None:
@@ -130,7 +133,14 @@ class Storage:
         return self.root / _key(sha256)
 
 
-@contextmanager
+def _remove(place: Path) -> None:
+    if place.is_dir():
+        shutil.rmtree(place)
+    else:
+        place.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
 def _disk() -> Iterator[None]:
     """A full or failing disk is Unavailable: what was being written is gone, what was there before is not."""
     try:

@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import os
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,19 @@ def test_a_blob_that_was_deleted_in_the_meantime_is_missed_by_who_is_about_to_na
     storage.delete(sha256)
     with pytest.raises(Unavailable, match="deleted in the meantime"):
         storage.require(sha256)
+
+
+def test_only_what_was_left_long_ago_is_cleared(tmp_path: Path) -> None:
+    storage = Storage(tmp_path)
+    (tmp_path / "tmp").mkdir()
+    young, old, folder = (tmp_path / "tmp" / name for name in ("young", "old", "folder"))
+    young.write_bytes(b"half a state")
+    old.write_bytes(b"half an upload")
+    folder.mkdir()
+    for place in (old, folder):
+        os.utime(place, (0, 0))
+    storage.clear_scratch()
+    assert (young.exists(), old.exists(), folder.exists()) == (True, False, False)
 
 
 def test_a_missing_blob_is_not_found_and_deleting_it_twice_is_no_error(tmp_path: Path) -> None:

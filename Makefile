@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test check format bench bench-training clean
+.PHONY: help run demo test check format bench bench-training bench-prompts resume-kills clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -43,8 +43,15 @@ bench: .venv/installed-dev ## serving and training-loop ratios
 	$(BIN)/python benchmarks/serving.py
 	$(BIN)/python benchmarks/loop_overhead.py
 
-bench-training: .venv/installed-dev ## classic against tiny, ten minutes each
-	$(BIN)/python benchmarks/training.py --minutes 10 --out benchmarks/results
+bench-training: .venv/installed-dev ## the line-up: every preset and a peer, ten minutes each
+	$(BIN)/python benchmarks/training.py --minutes 10 --out benchmarks/results/line-up
+
+bench-prompts: .venv/installed-dev ## prompts on coloured shapes, and on the bundled model
+	$(BIN)/python benchmarks/shapes.py --minutes 15 --out benchmarks/results/shapes
+	$(BIN)/python benchmarks/groups.py
+
+resume-kills: .venv/installed-dev ## twenty kills, twenty equal hashes
+	$(BIN)/python benchmarks/resume_kills.py
 
 clean: ## remove what make made; data/ and demo-output/ stay
 	rm -rf .venv *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

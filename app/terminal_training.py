@@ -18,10 +18,11 @@ from app.core.queue import Dispatcher
 from app.core.records import Job, JobEvent
 from app.core.settings import Settings
 from app.core.storage import Storage
-from models.config import TrainConfig
+from models.config import TextConfig, TrainConfig
 from models.errors import ConfigInvalid
 from models.presets import preset
 
+TOLD = ("swd", "swd_floor", "coverage")  # of what a snapshot measures
 POLL_SECONDS = 0.3
 PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif"})
 SIDECARS = frozenset({".txt", ".csv", ".json", ".jsonl"})
@@ -70,18 +71,25 @@ def _train(db: Database, storage: Storage, dispatcher: Dispatcher, wish: Wish, c
     with db.read() as session:
         dataset = datasets.require_ready(datasets.find(session, dataset.id))
     console.print(f"{dataset.readiness} Dataset {dataset.id}.")
-    config = _configure(wish, dataset.resolution or 0)
+    knows_texts = bool(dataset.captions or dataset.labels)
+    config = _configure(wish, dataset.resolution or 0, text=TextConfig() if knows_texts else None)
     with db.begin() as session:
         request = {"dataset": dataset.id, "name": name, "config": config.model_dump(mode="json")}
         training = jobs.submit(session, "train", request)
     return 0 if _follow(db, dispatcher, training, console).status == "succeeded" else 1
 
 
-def _configure(wish: Wish, resolution: int) -> TrainConfig:
+def _configure(wish: Wish, resolution: int, text: TextConfig | None = None) -> TrainConfig:
     """The preset with the wished budget, or InvalidRequest saying what fits."""
-    budget = {"max_minutes": wish.minutes, "total_kimg": wish.kimg}
     try:
-        return preset(wish.preset, resolution, seed=wish.seed, **budget)
+        return preset(
+            wish.preset,
+            resolution,
+            text=text,
+            seed=wish.seed,
+            max_minutes=wish.minutes,
+            total_kimg=wish.kimg,
+        )
     except ConfigInvalid as error:
         raise InvalidRequest(str(error), code="config_invalid", param="preset") from error
 
@@ -118,9 +126,9 @@ def _show(db: Database, job_id: str, after: int, progress: Progress, task: TaskI
 
 def _tell(event: JobEvent, progress: Progress) -> None:
     if event.type == "snapshot":
-        metrics = ", ".join(f"{name} {value:.3g}" for name, value in event.data["metrics"].items())
+        metrics = ", ".join(f"{name} {event.data['metrics'][name]:.3g}" for name in TOLD if event.data["metrics"])
         progress.console.print(f"{event.data['kimg']:.1f} kimg: checkpoint {event.data['checkpoint'][:12]} {metrics}")
-    elif event.type == "warning":
+    elif event.type in {"warning", "log"}:
         progress.console.print(str(event.data.get("message", "")))
 
 

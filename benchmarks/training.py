@@ -1,36 +1,54 @@
-"""`classic` against `tiny` on the sample artwork: the same minutes, the same cores, one after the other.
+"""The presets and a peer on the same artwork: the same minutes, the same cores, in one run or in several.
 
-Prints a row each, and under them what real pictures reach when one half of them is held against the other. Writes the
-figures as JSON, and the contact sheets side by side.
+A tenth of the pictures is shown to none of them, so that copying can be told from learning. Prints a row each, and
+under them what other real pictures reach in the painted ones' place; writes the figures as JSON, and the contact sheets
+side by side. The peer is lightweight_gan from the package index; benchmarks/peer.py says how it is run.
+
+python benchmarks/training.py --minutes 10 --threads 2 --out results
+python benchmarks/training.py --presets peer --minutes 10 --threads 2 --out other    # the same, in another process
+python benchmarks/training.py --collect results other --out together
 """
 
 import argparse
 import json
 import os
 import tempfile
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from peer import PeerResult, train_apart
 from PIL import Image, ImageDraw, ImageFont
 
-from models.metrics.coverage import neighbourhoods
-from models.metrics.features import FeatureSpace
-from models.metrics.swd import sliced_wasserstein
-from models.presets import PRESETS, RESOLUTIONS, preset
+from models.metrics.memorisation import split_holdout
+from models.metrics.report import Reference
+from models.presets import FROM_NOTHING, preset
 from models.sampling import contact_sheet, render
 from worker.dataset.ingest import ingest
 from worker.dataset.store import open_images
-from worker.training.loop import Snapshot, Tick, train
+from worker.training.loop import Concern, Snapshot, Tick, choose_device, train
 
 ROOT = Path(__file__).resolve().parents[1]
+PEER = "peer"
+LINE_UP = [*FROM_NOTHING, PEER]
 MEASURED_SEEDS = 1_000_000  # first seed of the measured pictures: none that a sheet shows
+MEASURED_REALS = 1_000  # a smaller set is halved anew until as many have been compared, and the measures averaged
 SHEET_COLUMNS = 8
 SHEET_PICTURES = 64
 LABEL_PIXELS = 28
 TICK_LINES = 20  # printed a training
+COLUMNS = {  # of the table: what is printed, and with how many decimals
+    **{"minutes": 1, "threads": 0, "kimg": 1, "images_per_second": 1},
+    **{"swd": 1, "coverage": 3, "precision": 3, "recall": 3, "memorisation": 3, "copied": 3, "duplicates": 3},
+}
+MEMORISATION = (
+    "memorisation: distance to the nearest picture shown, over that of held-out ones; "
+    "copied: share that is nearer than one in a hundred of those."
+)
 
 
 @dataclass
@@ -48,42 +66,47 @@ class Run:
             self._printed = tick.progress
             losses = " ".join(f"{name} {loss:.3f}" for name, loss in tick.losses.items())
             speed = f"{tick.images_per_second:6.1f} img/s"
-            print(f"{self.preset:8} {tick.minutes:5.1f} min {tick.kimg:7.1f} kimg {speed}  {losses}", flush=True)
+            print(f"{self.preset:9} {tick.minutes:5.1f} min {tick.kimg:7.1f} kimg {speed}  {losses}", flush=True)
 
     def snapshot(self, snapshot: Snapshot) -> None:
         """Keep what it measured; the last one's generator is the trained one."""
         self.growth.append({"minutes": snapshot.minutes, "kimg": snapshot.kimg, **snapshot.metrics})
         self.last = snapshot
 
+    def concern(self, concern: Concern) -> None:
+        """Print a warning."""
+        print(f"{self.preset:9} {concern.kind}: {concern.message}", flush=True)
 
-@dataclass(frozen=True)
-class Quality:
-    """How near one set of pictures comes to the real ones."""
 
-    swd: float
-    swd_levels: dict[int, float]
-    coverage: float
-    density: float
-    precision: float
-    recall: float
+class Jury:
+    """The real pictures, uint8 [N, R, R, 3], and the measures of painted ones against halves of them."""
+
+    def __init__(self, reals: NDArray[np.uint8]) -> None:
+        self.shown, self.held_out = split_holdout(len(reals))
+        self._half = len(reals) // 2
+        self._references = [
+            Reference.of(reals, self.shown, self.held_out, seed=seed, count=self._half)
+            for seed in range(max(1, round(MEASURED_REALS / len(reals))))
+        ]
+        self.wanted = self._half * len(self._references)  # painted pictures
+
+    def measure(self, fakes: NDArray[np.uint8]) -> dict[str, float]:
+        """By name, the mean over the halvings, each of which sees other painted pictures."""
+        parts = [fakes[index * self._half :] for index in range(len(self._references))]
+        found = [reference.measure(part) for reference, part in zip(self._references, parts, strict=True)]
+        return {name: float(np.mean([one[name] for one in found])) for name in found[0]}
 
 
 def main() -> None:
-    """Train each preset, then measure, print and write."""
+    """Train what was asked for, then put all that is in the folders into one table and one picture."""
     args = arguments()
-    torch.set_num_threads(args.threads)
     args.out.mkdir(parents=True, exist_ok=True)
-    reals = artwork(args.archive, args.resolution)
-    rows = []
-    sheets = {"real": contact_sheet(reals[spread(len(reals))], SHEET_COLUMNS)}
-    for name in args.presets:
-        row, sheet = train_one(name, reals, args)
-        rows.append(row)
-        sheets[f"{name}: {row['minutes']:.1f} min, {row['kimg']:.0f} kimg, swd {row['swd']:.1f}"] = sheet
-    floor = asdict(measure(*halves(reals)))
-    print_table(rows, floor)
-    figures = {"threads": args.threads, "reals": len(reals), "resolution": args.resolution, "rows": rows}
-    (args.out / "training.json").write_text(json.dumps(figures | {"real_halves": floor}, indent=2) + "\n")
+    if not args.collect:
+        torch.set_num_threads(args.threads)
+        train_all(args)
+    rows, sheets = collect(args.collect or [args.out])
+    print_table(rows)
+    (args.out / "training.json").write_text(json.dumps(rows, indent=2) + "\n")
     side_by_side(sheets).save(args.out / "training.png")
     print(f"Wrote {args.out / 'training.json'} and {args.out / 'training.png'}.")
 
@@ -92,75 +115,140 @@ def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=10.0, help="of training, each; default 10")
-    parser.add_argument("--presets", nargs="+", choices=sorted(PRESETS), default=["classic", "tiny"])
+    parser.add_argument("--presets", nargs="+", choices=LINE_UP, default=["classic", "tiny", "few-shot", PEER])
     parser.add_argument("--archive", type=Path, default=ROOT / "examples" / "emoji.zip")
-    parser.add_argument("--resolution", type=int, choices=RESOLUTIONS, default=64)
+    parser.add_argument("--pictures", type=int, help="take as many of the archive, by chance; default all")
+    parser.add_argument("--resolution", type=int, default=64)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--device", default="cpu", help="of the presets; the peer's is the CPU")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, required=True, help="folder for training.json and training.png")
+    parser.add_argument("--collect", nargs="+", type=Path, metavar="DIR", help="train nothing: join what these hold")
+    parser.add_argument("--out", type=Path, required=True, help="folder for rows, sheets, training.json, training.png")
     return parser.parse_args()
 
 
-def artwork(archive: Path, resolution: int) -> np.ndarray:
-    """The pictures of a zip as a dataset's preparation leaves them, uint8 [N, R, R, 3]."""
+def train_all(args: argparse.Namespace) -> None:
+    """A row and a sheet in the folder for each of the presets, and a sheet of the real pictures."""
+    reals = artwork(args.archive, args.resolution, args.pictures, args.seed)
+    jury = Jury(reals)
+    contact_sheet(reals[spread(len(reals))], SHEET_COLUMNS).save(args.out / "real.png")
+    for name in args.presets:
+        row, sheet = train_peer(reals, jury, args) if name == PEER else train_preset(name, reals, jury, args)
+        settings = {"archive": args.archive.name, "resolution": args.resolution, "seed": args.seed}
+        counts = {"shown": len(jury.shown), "held_out": len(jury.held_out), "measured": jury.wanted}
+        row = {"preset": name, "settings": settings | counts, **row}
+        (args.out / f"{name}.json").write_text(json.dumps(row, indent=2) + "\n")
+        sheet.save(args.out / f"{name}.png")
+
+
+def artwork(archive: Path, resolution: int, pictures: int | None, seed: int) -> NDArray[np.uint8]:
+    """The pictures of a zip as a dataset's preparation leaves them, all or `pictures` of them, uint8 [N, R, R, 3]."""
     with tempfile.TemporaryDirectory() as folder:
-        return np.array(open_images(ingest(archive, Path(folder), resolution=resolution).array_path))
+        images = np.array(open_images(ingest(archive, Path(folder), resolution=resolution).array_path))
+    chosen = np.random.RandomState(seed).permutation(len(images))[:pictures]
+    return images[np.sort(chosen)]
 
 
-def train_one(name: str, reals: np.ndarray, args: argparse.Namespace) -> tuple[dict[str, Any], Image.Image]:
+def train_preset(
+    name: str, reals: NDArray[np.uint8], jury: Jury, args: argparse.Namespace
+) -> tuple[dict[str, Any], Image.Image]:
     """Train one preset: its row of the table, and a sheet of its pictures."""
     run = Run(name)
-    config = preset(name, args.resolution, max_minutes=args.minutes, seed=args.seed)
-    result = train(config, reals, on_tick=run.tick, on_snapshot=run.snapshot, should_stop=lambda: False)
+    config = preset(name, args.resolution, max_minutes=args.minutes, seed=args.seed, holdout=False)
+    result = train(
+        config,
+        reals[jury.shown],
+        on_tick=run.tick,
+        on_snapshot=run.snapshot,
+        on_concern=run.concern,
+        should_stop=lambda: False,
+        device=args.device,
+    )
     assert run.last is not None
     generator = run.last.generator
-    fakes = render(generator, range(MEASURED_SEEDS, MEASURED_SEEDS + len(reals)))
-    row = {
-        "preset": name,
-        "minutes": result.minutes,
-        "kimg": result.kimg,
-        "images_per_second": result.kimg * 1000 / (result.minutes * 60),
-        **asdict(measure(reals, fakes)),
-        "growth": run.growth,
-    }
+    fakes = render(generator, range(MEASURED_SEEDS, MEASURED_SEEDS + jury.wanted))
+    ran = took(result.minutes, result.kimg, device_name(args.device), args.threads)
+    row = {**ran, **jury.measure(fakes), "growth": run.growth}
     return row, contact_sheet(render(generator, range(SHEET_PICTURES)), SHEET_COLUMNS)
 
 
-def measure(reals: np.ndarray, others: np.ndarray) -> Quality:
-    """Hold others against reals, as many of each, uint8 [N, R, R, 3]."""
-    distance = sliced_wasserstein(reals, others)
-    space = FeatureSpace.fit(reals)
-    near = neighbourhoods(space.project(reals), space.project(others))
-    return Quality(distance.mean, distance.levels, near.coverage, near.density, near.precision, near.recall)
-
-
-def halves(reals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Two random halves of equal size."""
-    shuffled = reals[np.random.default_rng(0).permutation(len(reals))]
-    half = len(reals) // 2
-    return shuffled[:half], shuffled[half : 2 * half]
-
-
-def spread(count: int) -> np.ndarray:
-    """Rows of a sheet's worth of pictures, evenly over the set."""
-    return np.linspace(0, count - 1, SHEET_PICTURES).astype(int)
-
-
-def print_table(rows: list[dict[str, Any]], floor: dict[str, Any]) -> None:
-    """One row a preset, and the reals' own."""
-    levels = list(floor["swd_levels"])
-    names = "".join(f"{f'swd {side}px':>10}" for side in levels)
-    print(
-        f"\n{'':12}{'minutes':>9}{'kimg':>8}{'img/s':>8}{'swd':>8}{names}{'coverage':>10}{'precision':>11}{'recall':>8}"
+def train_peer(reals: NDArray[np.uint8], jury: Jury, args: argparse.Namespace) -> tuple[dict[str, Any], Image.Image]:
+    """Train the peer: its row by the better of its two generators, and a sheet of that one's pictures."""
+    result: PeerResult = train_apart(
+        reals[jury.shown],
+        args.out / "peer-run",
+        minutes=args.minutes,
+        threads=args.threads,
+        seed=args.seed,
+        count=SHEET_PICTURES + jury.wanted,
     )
-    for row in [*rows, {"preset": "real halves", **floor}]:
-        ran = "".join(
-            f"{row[key]:{width}.1f}" if key in row else f"{'-':>{width}}"
-            for key, width in (("minutes", 9), ("kimg", 8), ("images_per_second", 8))
+    drawn = {"as it is": result.plain, "averaged": result.averaged}
+    measured = {which: jury.measure(fakes[SHEET_PICTURES:]) for which, fakes in drawn.items()}
+    better = min(measured, key=lambda which: measured[which]["swd"])
+    ran = took(result.minutes, result.kimg, "cpu", args.threads)
+    row = {
+        **ran,
+        **measured[better],
+        "steps": result.steps,
+        "generator": better,
+        "swd_of_both": {which: measures["swd"] for which, measures in measured.items()},
+    }
+    return row, contact_sheet(drawn[better][:SHEET_PICTURES], SHEET_COLUMNS)
+
+
+def took(minutes: float, kimg: float, device: str, threads: int) -> dict[str, Any]:
+    """What a training took, and where."""
+    speed = kimg * 1000 / (minutes * 60)
+    return {"minutes": minutes, "kimg": kimg, "images_per_second": speed, "device": device, "threads": threads}
+
+
+def device_name(device: str) -> str:
+    """As its maker calls it."""
+    return torch.cuda.get_device_name() if choose_device(device).type == "cuda" else "cpu"
+
+
+def spread(count: int) -> NDArray[np.intp]:
+    """Rows of a sheet's worth of pictures, evenly over the set."""
+    return np.linspace(0, count - 1, SHEET_PICTURES).astype(np.intp)
+
+
+def collect(folders: Sequence[Path]) -> tuple[list[dict[str, Any]], dict[str, Image.Image]]:
+    """The rows of the folders in the order of the line-up, and their sheets by what to write above them.
+
+    Ends the program where they are not of the same pictures: their figures could not stand side by side.
+    """
+    rows = {path: json.loads(path.read_text()) for name in LINE_UP for path in _rows_of(name, folders)}
+    settings = {json.dumps(row["settings"], sort_keys=True) for row in rows.values()}
+    if len(settings) != 1:
+        raise SystemExit(f"Rows of one kind of settings can be joined; these folders hold {len(settings)}: {settings}")
+    sheets: dict[str, Image.Image] = {"real": Image.open(next(iter(rows)).with_name("real.png"))}
+    for path, row in rows.items():
+        label = f"{row['preset']}: {row['minutes']:.1f} min, {row['kimg']:.0f} kimg, swd {row['swd']:.1f}"
+        sheets[label] = Image.open(path.with_suffix(".png"))
+    return list(rows.values()), sheets
+
+
+def _rows_of(name: str, folders: Sequence[Path]) -> list[Path]:
+    return [path for folder in folders if (path := folder / f"{name}.json").exists()]
+
+
+def print_table(rows: list[dict[str, Any]]) -> None:
+    """One row a training, and what real pictures reach in the painted ones' place: held-out ones, for memorisation."""
+    floors = {name.removesuffix("_floor"): value for name, value in rows[0].items() if name.endswith("_floor")}
+    by_definition = {"memorisation": 1.0, "copied": 0.01, "duplicates": 0.01}
+    titles = {name: {"images_per_second": "img/s"}.get(name, name) for name in COLUMNS}
+    widths = {name: max(7, len(title)) + 2 for name, title in titles.items()}
+    print(f"\n{'':12}" + "".join(f"{title:>{widths[name]}}" for name, title in titles.items()))
+    for row in [*rows, {"preset": "real", **floors, **by_definition}]:
+        cells = "".join(
+            f"{'-':>{widths[name]}}" if row.get(name) is None else f"{row[name]:{widths[name]}.{decimals}f}"
+            for name, decimals in COLUMNS.items()
         )
-        distances = "".join(f"{row['swd_levels'][side]:10.1f}" for side in levels)
-        shares = f"{row['coverage']:10.3f}{row['precision']:11.3f}{row['recall']:8.3f}"
-        print(f"{row['preset']:12}{ran}{row['swd']:8.1f}{distances}{shares}")
+        print(f"{row['preset']:12}{cells}")
+    settings = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in rows[0]["settings"].items())
+    if limit := rows[0].get("copied_chance"):
+        print(f"{MEMORISATION} Above {limit:.3f} that is not by chance.")
+    print(f"On {', '.join(sorted({row['device'] for row in rows}))}; {settings}.")
 
 
 def side_by_side(sheets: dict[str, Image.Image]) -> Image.Image:

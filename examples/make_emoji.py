@@ -1,7 +1,9 @@
-"""Draws the sample dataset: the single-code-point emoji of Noto Color Emoji, 64 px on white, named and labelled.
+"""Draws the sample datasets: the single-code-point emoji of Noto Color Emoji on white, named and labelled.
 
-On Debian 12: apt-get install fonts-noto-color-emoji unicode-data, then python examples/make_emoji.py
-The same font, Unicode data and Pillow give the same emoji.zip, byte for byte.
+On Debian 12: apt-get install fonts-noto-color-emoji unicode-data, then
+python examples/make_emoji.py
+python examples/make_emoji.py --label face --count 100 --size 128 --output examples/faces.zip
+The same font, Unicode data and Pillow give the same archives, byte for byte.
 """
 
 import argparse
@@ -110,9 +112,11 @@ def write_zip(path: Path, pictures: dict[Emoji, Image.Image]) -> None:
 
 def main() -> None:
     """Reads the command line and writes the archive."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path(__file__).with_name("emoji.zip"))
     parser.add_argument("--size", type=int, default=64, help="side of each picture in pixels")
+    parser.add_argument("--label", choices=sorted(LABELS), help="draw those of one label; default all")
+    parser.add_argument("--count", type=int, help="draw as many, the first of them; default all")
     options = parser.parse_args()
     font = ImageFont.truetype(FONT, size=STRIKE_PX)
     pictures: dict[Emoji, Image.Image] = {}
@@ -121,6 +125,8 @@ def main() -> None:
     if missing:
         drawn.add(missing.tobytes())
     for emoji in read_emoji(EMOJI_TEST.read_text(encoding="utf-8")):
+        if options.label not in (None, emoji.label) or len(pictures) == options.count:
+            continue
         picture = draw(emoji.character, font, options.size)
         if picture and picture.tobytes() not in drawn:
             drawn.add(picture.tobytes())

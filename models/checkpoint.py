@@ -1,31 +1,37 @@
 """Checkpoints: a generator's weights as safetensors, with its configuration in the header, and nothing that can run.
 
-The file: 8 bytes of header length (little-endian), the header (JSON: each tensor's dtype, shape and place, and our
-metadata under "ganvas"), then the tensors end to end. A file is checked against its own header, and its header against
-the networks it names, before a tensor is read.
+The discriminator may lie beside it, under "discriminator.": trainings that start from this one, and the ranking of
+pictures by how well they fit a text, take it. The file: 8 bytes of header length (little-endian), the header (JSON:
+each tensor's dtype, shape and place, and our metadata under "ganvas"), then the tensors end to end. A file is checked
+against its own header, and its header against the networks it names, before a tensor is read.
 """
 
 import json
 import math
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, Literal, NamedTuple
+from typing import Annotated, Any, BinaryIO, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import safetensors.torch
 import torch
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
-from torch import Tensor
+from torch import Tensor, nn
 
-from models.config import TrainConfig
+from models.config import NetworkConfig, TrainConfig
 from models.errors import CheckpointInvalid
+from models.networks.discriminator import Discriminator
 from models.networks.generator import Generator
-from models.registry import build_generator
+from models.registry import build_discriminator, build_generator
+from models.text import VOCABULARY_WORDS
 
 METADATA_KEY = "ganvas"
-HEADER_MAX_BYTES = 1 << 20
+HEADER_MAX_BYTES = 1 << 21  # more than the longest words and labels fill
+MOST_CAPTIONS = 512
+LONGEST_CAPTION = 200  # characters, so that the header holds them all
+DISCRIMINATOR = "discriminator."  # what the names of D's tensors begin with
 LENGTH_BYTES = 8
 DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
@@ -41,9 +47,17 @@ class CheckpointMeta(BaseModel):
     kimg: float = Field(ge=0, allow_inf_nan=False, description="Thousands of real images shown until then.")
     minutes: float = Field(ge=0, allow_inf_nan=False, description="Minutes of training until then.")
     dataset: str | None = Field(None, max_length=200, description="Name of the dataset.")
-    labels: tuple[Annotated[str, Field(max_length=200)], ...] = Field((), description="Labels it was trained with.")
+    labels: tuple[Annotated[str, Field(max_length=200)], ...] = Field(
+        (), max_length=VOCABULARY_WORDS, description="Labels it was trained with."
+    )
     captioned: bool = Field(False, description="Whether it was trained with captions.")
+    vocabulary: tuple[Annotated[str, Field(max_length=200)], ...] = Field(
+        (), max_length=VOCABULARY_WORDS, description="Words of its captions and labels, the most frequent first."
+    )
     license: str | None = Field(None, max_length=200, description="Licence of the weights.")
+    captions: tuple[Annotated[str, Field(max_length=LONGEST_CAPTION)], ...] = Field(
+        (), max_length=MOST_CAPTIONS, description="Some texts it was trained with, in random order: a seed picks one."
+    )
     metrics: dict[str, FiniteFloat] = Field(
         default_factory=dict, description="How good it was, by the name of the measure."
     )
@@ -59,11 +73,18 @@ class Entry(NamedTuple):
 
 
 def save_checkpoint(
-    path: Path | None, generator: Generator, meta: CheckpointMeta, dtype: torch.dtype = torch.float32
+    path: Path | None,
+    generator: Generator,
+    meta: CheckpointMeta,
+    dtype: torch.dtype = torch.float32,
+    discriminator: Discriminator | None = None,
 ) -> bytes:
     """A checkpoint's bytes, written to `path` too where one is given (all of it or nothing)."""
+    named = weights(generator)
+    if discriminator is not None:
+        named |= {DISCRIMINATOR + name: tensor for name, tensor in weights(discriminator).items()}
     tensors = {}
-    for name, tensor in weights(generator).items():
+    for name, tensor in named.items():
         tensors[name] = tensor.detach().to("cpu", dtype).contiguous()
         _require_sound(name, tensors[name])
     data = safetensors.torch.save(tensors, metadata={METADATA_KEY: meta.model_dump_json()})
@@ -89,21 +110,58 @@ def load_generator(path: Path, device: str | torch.device = "cpu") -> tuple[Gene
 
     Raises CheckpointInvalid unless every name, shape and dtype is what the networks take, and every value is finite.
     """
+    generator, meta = _load(path, build_generator, "", device)
+    generator.captions = meta.captions
+    return generator, meta
+
+
+def holds_discriminator(path: Path) -> bool:
+    """Whether a checkpoint was saved with its discriminator, by its header alone."""
+    with path.open("rb") as file:
+        _meta, entries = _parse_header(_read_head(file), path.stat().st_size)
+    return any(name.startswith(DISCRIMINATOR) for name in entries)
+
+
+def load_discriminator(path: Path, device: str | torch.device = "cpu") -> Discriminator:
+    """D of a checkpoint in float32 and evaluation mode. Raises CheckpointInvalid, also where the file holds none."""
+    discriminator, _meta = _load(path, build_discriminator, DISCRIMINATOR, device)
+    return discriminator
+
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def _load(
+    path: Path, build: Callable[[NetworkConfig], Network], prefix: str, device: str | torch.device
+) -> tuple[Network, CheckpointMeta]:
+    """The network whose tensors' names begin with a prefix, after a check of every tensor of the file."""
     with path.open("rb") as file:
         header = _read_head(file)
         meta, entries = _parse_header(header, path.stat().st_size)
         with torch.device("meta"):  # shapes without memory, and without a draw from the global random state
-            generator = build_generator(meta.config.network)
-        _require_fit(entries, {name: tuple(tensor.shape) for name, tensor in weights(generator).items()})
-        tensors = {name: _read_tensor(file, len(header), name, entry) for name, entry in entries.items()}
-    state = {name: tensors.get(name, torch.zeros((), dtype=torch.int64)) for name in generator.state_dict()}
-    generator.load_state_dict(state, strict=True, assign=True)
-    return generator.requires_grad_(False).eval().to(device), meta
+            network = build(meta.config.network)
+            _require_fit(entries, _shapes(entries, meta.config.network))
+        mine = {name: entries.get(prefix + name) for name in weights(network)}
+        if None in mine.values():
+            raise CheckpointInvalid("The checkpoint holds no discriminator; it was saved without one.")
+        tensors = {name: _read_tensor(file, len(header), prefix + name, entry) for name, entry in mine.items() if entry}
+    state = {name: tensors.get(name, torch.zeros((), dtype=torch.int64)) for name in network.state_dict()}
+    network.load_state_dict(state, strict=True, assign=True)
+    return network.requires_grad_(False).eval().to(device), meta
 
 
-def weights(generator: Generator) -> dict[str, Tensor]:
+def weights(network: nn.Module) -> dict[str, Tensor]:
     """The tensors a checkpoint holds: all but batch norm's step counters, which no picture depends on."""
-    return {name: tensor for name, tensor in generator.state_dict().items() if tensor.is_floating_point()}
+    return {name: tensor for name, tensor in network.state_dict().items() if tensor.is_floating_point()}
+
+
+def _shapes(entries: Mapping[str, Entry], config: NetworkConfig) -> dict[str, tuple[int, ...]]:
+    """What the file must hold: all of G, and all of D where it holds any of it."""
+    shapes = {name: tuple(tensor.shape) for name, tensor in weights(build_generator(config)).items()}
+    if any(name.startswith(DISCRIMINATOR) for name in entries):
+        discriminator = weights(build_discriminator(config))
+        shapes |= {DISCRIMINATOR + name: tuple(tensor.shape) for name, tensor in discriminator.items()}
+    return shapes
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -3,7 +3,8 @@
 ModelsError (a ValueError)
 ├── ConfigInvalid       a preset, resolution or setting that does not exist or fit
 ├── SeedsInvalid        seeds that are not uint32, or not a list of them
-└── CheckpointInvalid   a file that is not one of our checkpoints, or is damaged
+├── CheckpointInvalid   a file that is not one of our checkpoints, or is damaged
+└── EncoderUnavailable  a text encoder that does not exist, or is not installed
 """
 
 
@@ -21,3 +22,7 @@ class SeedsInvalid(ModelsError):
 
 class CheckpointInvalid(ModelsError):
     """A file that is not a Ganvas checkpoint, or one that is damaged."""
+
+
+class EncoderUnavailable(ModelsError):
+    """A text encoder that does not exist, is not installed, or cannot be loaded."""

@@ -1,12 +1,15 @@
 """Architecture name to networks."""
 
-from torch import nn
-
 from models.config import NetworkConfig
-from models.networks import dcgan
+from models.networks import dcgan, fastgan, r3gan
+from models.networks.discriminator import Discriminator
 from models.networks.generator import Generator
 
-ARCHITECTURES = {"dcgan": (dcgan.Synthesis, dcgan.Discriminator)}
+ARCHITECTURES = {
+    "dcgan": (dcgan.Synthesis, dcgan.Critic),
+    "fastgan": (fastgan.Synthesis, fastgan.Critic),
+    "r3gan": (r3gan.Synthesis, r3gan.Critic),
+}
 
 
 def build_generator(config: NetworkConfig) -> Generator:
@@ -15,7 +18,7 @@ def build_generator(config: NetworkConfig) -> Generator:
     return Generator(config, synthesis)
 
 
-def build_discriminator(config: NetworkConfig) -> nn.Module:
-    """D with its first weights, drawn from torch's global random state: x [N, C, R, R] -> logits [N]."""
-    _, discriminator = ARCHITECTURES[config.architecture]
-    return discriminator(config)
+def build_discriminator(config: NetworkConfig) -> Discriminator:
+    """D with its first weights, drawn from torch's global random state."""
+    _, critic = ARCHITECTURES[config.architecture]
+    return Discriminator(config, critic)

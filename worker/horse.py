@@ -20,7 +20,7 @@ from rq.job import Job
 
 from app.core import jobs
 from app.core.db import Database
-from app.core.queue import TASKS
+from app.core.queue import may_run
 
 log = structlog.get_logger(__name__)
 
@@ -42,8 +42,8 @@ class GanvasWorker(Worker):
         self.niceness = niceness
 
     def execute_job(self, job: Job, queue: Queue) -> None:
-        """Run the one task this queue may run; anything else that appeared in Redis is dropped (E7)."""
-        if job.func_name != TASKS.get(queue.name):
+        """Run the tasks this queue may run; anything else that appeared in Redis is dropped (E7)."""
+        if not may_run(queue.name, job.func_name):
             log.error("task_refused", function=job.func_name, queue=queue.name)
             job.delete()
             return
@@ -57,8 +57,8 @@ class GanvasWorker(Worker):
     def main_work_horse(self, job: Job, queue: Queue) -> None:
         """In the fork: ask to be told when the parent dies, before anything else (E1, E10)."""
         parent = self.pid or 0
-        signal.signal(signal.SIGUSR1, _interrupt)
-        _follow_parent(parent)
+        signal.signal(signal.SIGUSR1, interrupt)
+        follow_parent(parent)
         os.nice(self.niceness)
         super().main_work_horse(job, queue)
 
@@ -82,7 +82,7 @@ class GanvasWorker(Worker):
             jobs.holder_died(session, job_id, int(epoch))
 
 
-def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+def interrupt(_signal: int, _frame: FrameType | None) -> None:
     """Ask for an end, and make one if none comes: nobody is left who would kill a horse without a parent."""
     if not interrupted.is_set():
         interrupted.set()
@@ -91,7 +91,7 @@ def _interrupt(_signal: int, _frame: FrameType | None) -> None:
         last_resort.start()
 
 
-def _follow_parent(parent: int) -> None:
+def follow_parent(parent: int) -> None:
     """SIGUSR1 for this process when its parent dies; at once when that has happened already."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGUSR1)

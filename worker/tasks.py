@@ -1,15 +1,17 @@
 """The tasks a worker runs, by name from the queue: record -> work -> record."""
 
+import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import structlog
 from sqlalchemy.orm import Session
 
-from app.core import datasets, jobs
+from app.core import calibrations, datasets, jobs
 from app.core.db import Database
 from app.core.errors import GanvasError, Unavailable
 from app.core.logs import configure_logs
@@ -20,6 +22,7 @@ from worker.horse import interrupted
 
 if TYPE_CHECKING:
     from worker.dataset.ingest import Ingested
+    from worker.training.run import Ending
 
 log = structlog.get_logger(__name__)
 
@@ -45,6 +48,19 @@ def train(job_id: str) -> None:
     _run(job_id, _train)
 
 
+def calibrate() -> None:
+    """Measure, or confirm, every speed that the API asks for."""
+    settings = load_settings()
+    configure_logs(settings.log_level)
+    db = Database(settings.database)
+    try:
+        _calibrate(settings, db)
+    except GanvasError as error:  # whoever still wants to know will ask again
+        log.warning("calibration_ended", reason=error.message)
+    finally:
+        db.close()
+
+
 def _run(job_id: str, work: Callable[[Workshop, jobs.Claim], None]) -> None:
     settings = load_settings()
     configure_logs(settings.log_level)
@@ -53,20 +69,28 @@ def _run(job_id: str, work: Callable[[Workshop, jobs.Claim], None]) -> None:
     if claim is None:
         return  # another delivery was first, or the job was canceled while it waited
     try:
-        work(Workshop(settings, db, Storage(settings.data / "blobs", settings.storage_url)), claim)
-    except jobs.LeaseLost:
-        log.warning("lease_lost", job=job_id, epoch=claim.epoch)
-    except Unavailable as error:
-        log.warning("task_unavailable", job=job_id, reason=error.message)
-        claim.give_back(error.message)
-    except GanvasError as error:
-        _fail(claim, error)
+        with explaining(claim):
+            work(Workshop(settings, db, Storage(settings.data / "blobs", settings.storage_url)), claim)
     except Exception:
         log.exception("task_failed", job=job_id)
         _fail(claim, GanvasError("The worker met an error of its own; its log has the details."))
     finally:
         claim.release()
         db.close()
+
+
+@contextmanager
+def explaining(claim: jobs.Claim) -> Iterator[None]:
+    """Turn the errors that explain themselves into what becomes of the job; others pass."""
+    try:
+        yield
+    except jobs.LeaseLost:
+        log.warning("lease_lost", job=claim.job_id, epoch=claim.epoch)
+    except Unavailable as error:
+        log.warning("task_unavailable", job=claim.job_id, reason=error.message)
+        claim.give_back(error.message)
+    except GanvasError as error:
+        _fail(claim, error)
 
 
 def _fail(claim: jobs.Claim, error: GanvasError) -> None:
@@ -151,14 +175,53 @@ class ItemProgress:
 def _train(workshop: Workshop, claim: jobs.Claim) -> None:
     import torch
 
+    from worker.training.launch import process_count, train_together
     from worker.training.run import train_and_publish
 
-    torch.set_num_threads(workshop.settings.threads or os.cpu_count() or 1)
-    message = train_and_publish(workshop.db, workshop.storage, claim, device=workshop.settings.device)
-    if message is None:
+    settings = workshop.settings
+    processes = process_count(settings, claim.request["config"]["batch_size"])
+    if processes > 1 or settings.train_torchrun is not None:
+        train_together(settings, claim, processes, interrupted)
+        if not interrupted.is_set():  # then it goes back as it is; and a job that has ended is no longer ours to give
+            claim.give_back("A process of the training was lost.")
+        return
+    torch.set_num_threads(settings.threads or os.cpu_count() or 1)
+    end_training(claim, train_and_publish(workshop.db, workshop.storage, claim, device=settings.device))
+
+
+def end_training(claim: jobs.Claim, ending: "Ending | None") -> None:
+    """A training that came to its end succeeded; None: it was stopped."""
+    if ending is None:
         _end_stopped(claim, "Canceled; the last checkpoint is kept.")
     else:
-        claim.finish("succeeded", message=message, result={"model": claim.request["name"]})
+        claim.finish("succeeded", message=ending.message, result=dict(ending.result))
+
+
+def _calibrate(settings: Settings, db: Database) -> None:
+    threads = settings.threads or os.cpu_count() or 1
+    while not interrupted.is_set():
+        with db.begin() as session:
+            row, busy = calibrations.take(session), calibrations.is_training(session)
+        if row is None:
+            return
+        from worker.training.calibrate import CalibrationFailed, measure_apart, this_machine
+
+        machine = this_machine(settings.device, threads)
+        if calibrations.holds(row, machine, training=busy):
+            with db.begin() as session:
+                calibrations.confirm(session, row.key)
+            continue
+        speed, error = None, ""
+        try:
+            speed = measure_apart(json.dumps(row.config), settings.device, threads, interrupted.is_set)
+        except CalibrationFailed as failed:
+            error = failed.message
+        with db.begin() as session:
+            if speed is None and not error:
+                calibrations.put_back(session, row.key)
+                return
+            busy = busy or calibrations.is_training(session)
+            calibrations.keep(session, row.key, machine, speed, busy=busy, error=error)
 
 
 def _end_stopped(claim: jobs.Claim, message: str) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from app.core import catalogue
+from app.core.catalogue import Resolved
 from app.core.db import Database
 from app.core.errors import GanvasError, NotFound
 from app.core.records import Model
@@ -23,6 +24,9 @@ class Served:
     checkpoint: str
     resolution: int
     pinned: bool
+    conditional: bool  # draws what a prompt or a label says
+    labels: tuple[str, ...]
+    vocabulary: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -77,4 +81,16 @@ class ModelDirectory:
                     raise NotFound(message, code="model_not_found", param="model")
                 name = newest.name
             found = catalogue.resolve(session, name)
-            return Served(found.model.name, found.checkpoint.sha256, found.model.resolution, found.pinned)
+            return _served(found)
+
+
+def _served(found: Resolved) -> Served:
+    return Served(
+        model=found.model.name,
+        checkpoint=found.checkpoint.sha256,
+        resolution=found.model.resolution,
+        pinned=found.pinned,
+        conditional=found.model.encoder is not None,
+        labels=tuple(found.model.labels),
+        vocabulary=tuple(found.model.vocabulary),
+    )

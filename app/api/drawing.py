@@ -12,10 +12,12 @@ from app.api.schemas.images import ImageQuery, ImagesIn, MixIn
 from app.core.errors import InvalidRequest
 from app.serving.recipe import MAX_LAYERS, MetadataLevel, Mix, OutputFormat, Recipe, parse_layers, parse_size, seeds_for
 from app.serving.service import Painter
+from models.text import terms
 
 Result = TypeVar("Result")
 
-PROMPTED_SEED: Final = 0  # of a prompt that came without a seed: the same prompt is the same picture
+HASHED_SEED: Final = 0  # of a hashed prompt that came without a seed: the same prompt is the same picture
+LABELS_NAMED: Final = 20  # in a message
 
 
 @dataclass(frozen=True)
@@ -32,8 +34,13 @@ def has_text(prompt: str | None) -> TypeGuard[str]:
     return prompt is not None and bool(prompt.strip())
 
 
+def seed_of(seed: int | None, prompt: str | None, served: Served) -> int | None:
+    """The seed that was asked for; None or -1 where one has to be drawn."""
+    return HASHED_SEED if seed is None and has_text(prompt) and not served.conditional else seed
+
+
 def recipes_for(body: ImagesIn, served: Served) -> list[Recipe]:
-    """A recipe for each picture of a request."""
+    """A recipe for each picture of a request, or for each candidate where the best of many is wanted."""
     if body.sliders:
         name = next(iter(body.sliders))
         message = f"Model {served.model!r} has no direction {name!r}: it has no named directions. Leave sliders out."
@@ -41,8 +48,8 @@ def recipes_for(body: ImagesIn, served: Served) -> list[Recipe]:
     if body.keep:
         message = "Artworks are not kept in this version; leave keep out. A picture's url or recipe draws it again."
         raise InvalidRequest(message, code="keep_unavailable", param="keep")
-    seed = PROMPTED_SEED if body.seed is None and has_text(body.prompt) else body.seed
-    seeds = seeds_for(seed, body.seeds, body.n or 1)
+    n = body.n or 1
+    seeds = seeds_for(seed_of(body.seed, body.prompt, served), body.seeds, _candidates(body, n))
     base = _recipe(
         served,
         seed=seeds[0],
@@ -54,7 +61,21 @@ def recipes_for(body: ImagesIn, served: Served) -> list[Recipe]:
         prompt=body.prompt,
         mix=_mix(body.mix),
     )
+    if body.best_of is not None and not base.text:
+        message = "best_of ranks by a text: give a prompt or a label, to a model that was trained with some."
+        raise InvalidRequest(message, code="best_of_needs_prompt", param="best_of")
     return [base, *(base.model_copy(update={"seed": seed}) for seed in seeds[1:])]
+
+
+def _candidates(body: ImagesIn, n: int) -> int:
+    if body.best_of is None:
+        return n
+    if body.best_of < n:
+        raise InvalidRequest(f"best_of is {body.best_of} and n is {n}; the best n are of n or more.", param="best_of")
+    if body.seeds is not None:
+        message = "best_of draws seed, seed + 1 and so on; give seed in place of seeds."
+        raise InvalidRequest(message, param="best_of")
+    return body.best_of
 
 
 def recipe_of_query(query: ImageQuery, served: Served, seed: int) -> Recipe:
@@ -89,9 +110,6 @@ def _recipe(
     prompt: str | None,
     mix: Mix | None,
 ) -> Recipe:
-    if label:
-        message = f"Model {served.model!r} was trained without labels; leave label out."
-        raise InvalidRequest(message, code="label_not_found", param="label")
     prompt = prompt if has_text(prompt) else None
     return Recipe(
         model=served.model,
@@ -101,10 +119,33 @@ def _recipe(
         truncation_cutoff=cutoff,
         noise_mode=noise_mode,
         size=parse_size(size, (served.resolution, served.resolution)),
+        label=_label(label, served),
         prompt=prompt,
-        prompt_mode=None if prompt is None else "hashed",
+        prompt_mode=None if prompt is None or served.conditional else "hashed",
         mix=mix,
     )
+
+
+def _label(label: str | None, served: Served) -> str | None:
+    if not label:
+        return None
+    if label in served.labels:
+        return label
+    message = f"Model {served.model!r} was trained without labels; leave label out."
+    if served.labels:
+        named = ", ".join(served.labels[:LABELS_NAMED]) + (", ..." if len(served.labels) > LABELS_NAMED else "")
+        message = f"Model {served.model!r} knows no label {label!r}; it knows {named}."
+    raise InvalidRequest(message, code="label_not_found", param="label")
+
+
+def told(served: Served, recipe: Recipe) -> dict[str, Any]:
+    """What the answer says of a prompt: that it was hashed, or which of its words the model was trained with."""
+    if recipe.prompt is None:
+        return {}
+    if recipe.prompt_mode is not None:
+        return {"prompt_mode": recipe.prompt_mode}
+    matched, unknown = terms(recipe.prompt, served.vocabulary)
+    return {"matched_terms": matched, "unknown_terms": unknown}
 
 
 def _mix(mix: MixIn | None) -> Mix | None:
@@ -114,6 +155,13 @@ def _mix(mix: MixIn | None) -> Mix | None:
     if max(layers) >= MAX_LAYERS:
         raise InvalidRequest(f"mix asks for layer {max(layers)}; no model has more than {MAX_LAYERS}.", param="mix")
     return Mix(seed=mix.seed, layers=layers)
+
+
+async def best(request: Request, painter: Painter, candidates: Sequence[Recipe], n: int) -> list[tuple[Recipe, float]]:
+    """The n of the candidates that fit their text best, best first, each with its match."""
+    matches = await while_connected(request, asyncio.create_task(painter.matches(candidates)))
+    ranked = sorted(zip(candidates, matches, strict=True), key=lambda pair: -pair[1])  # equals stay in their order
+    return ranked[:n]
 
 
 def begin(painter: Painter, recipes: Sequence[Recipe], kind: FileKind) -> list[asyncio.Task[bytes]]:

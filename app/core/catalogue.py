@@ -98,9 +98,12 @@ def publish(
     bytes_: int,
     metrics: dict[str, Any],
     sheet_sha256: str | None = None,
+    promote: bool = True,
 ) -> Model:
-    """Add a checkpoint, and its model when it is the first; it becomes what the bare name means, unless the artist
-    has chosen one. Conflict where the name belongs to another training."""
+    """Add a checkpoint, and its model when it is the first. Conflict where the name belongs to another training.
+
+    promote: it becomes what the bare name means, unless the artist has chosen one. The first becomes that in any case.
+    """
     row = session.get(Model, model["name"])
     if row is None:
         row = Model(**model)
@@ -123,7 +126,7 @@ def publish(
                 sheet_sha256=sheet_sha256,
             )
         )
-    if not row.chosen:
+    if row.promoted is None or (promote and not row.chosen):
         row.promoted = sha256
     return row
 
@@ -142,6 +145,11 @@ def delete(session: Session, name: str) -> list[str]:
     job = session.get(Job, row.job_id) if row.job_id else None
     if job is not None and job.finished_at is None:
         raise Conflict(f"Job {job.id} still trains {name!r}; cancel it first.", code="model_in_use", param="model")
+    waiting = select(Job).where(Job.kind == "train", Job.status.in_(["queued", "running"]), Job.state_sha256.is_(None))
+    for other_job in session.scalars(waiting):
+        if str(other_job.request.get("base")).partition("@")[0] == name:
+            message = f"Job {other_job.id} will start from {name!r}; cancel it first, or wait for its first snapshot."
+            raise Conflict(message, code="model_in_use", param="model")
     mine = checkpoints(session, name)
     blobs = {item.sha256 for item in mine} | {item.sheet_sha256 for item in mine if item.sheet_sha256}
     session.delete(row)

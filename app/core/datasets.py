@@ -42,6 +42,11 @@ def require_ready(dataset: Dataset) -> Dataset:
     return dataset
 
 
+def says_something(dataset: Dataset) -> bool:
+    """Whether there is a caption or a label to learn from."""
+    return dataset.captions > 0 or len(dataset.labels) > 0
+
+
 def delete(session: Session, dataset_id: str) -> list[str]:
     """Remove the row and return the blobs that no other dataset needs; Conflict while a job works on it."""
     dataset = find(session, dataset_id)

@@ -21,6 +21,7 @@ LEASE_SECONDS: Final = 30.0  # a row whose lease is older is handed to a new epo
 RENEW_SECONDS: Final = 5.0  # how often a holder renews
 GIVE_UP_SECONDS: Final = 20.0  # a holder that could not renew for this long stops itself, well before the steal
 WATCH_SECONDS: Final = 0.5  # how often a holder looks for a cancel request
+MESSAGE_CHARACTERS: Final = 500  # as the column has; an error's own message is whole in `error`
 MAX_FRUITLESS_ATTEMPTS: Final = 3  # attempts that end without a newly saved state before the job is given up
 
 Status = Literal["queued", "running", "succeeded", "failed", "canceled"]
@@ -99,6 +100,26 @@ def resume(session: Session, job_id: str) -> Job:
     return job
 
 
+def keep_state(job: Job, sha256: str, kimg: float) -> str | None:
+    """Let the next attempt start from this state, and from the one before it should this be unreadable; the state
+    that neither needs any longer."""
+    superseded = job.previous_state_sha256
+    if sha256 != job.state_sha256:
+        job.previous_state_sha256, job.state_sha256 = job.state_sha256, sha256
+    job.state_kimg = kimg
+    job.fruitless = 0
+    return superseded if superseded not in {job.state_sha256, job.previous_state_sha256} else None
+
+
+def state_in_use(session: Session, sha256: str) -> bool:
+    """Whether any job would start from this state: its own saved one, or the one it branches from."""
+    own = select(Job.id).where((Job.state_sha256 == sha256) | (Job.previous_state_sha256 == sha256)).limit(1)
+    if session.scalar(own) is not None:
+        return True
+    unfinished = select(Job).where(Job.kind == "train", Job.status.not_in(ENDED))
+    return any(job.request.get("branch") == sha256 for job in session.scalars(unfinished))
+
+
 def reconcile(session: Session) -> list[Job]:
     """Hand rows whose holder fell silent to a new epoch; returns every queued job that needs a (new) dispatch."""
     now = clock(session)
@@ -141,7 +162,7 @@ class Claim:
         self.job_id = job.id
         self.epoch = job.epoch
         self.request = job.request
-        self.state_sha256 = job.state_sha256
+        self.states = [sha256 for sha256 in (job.state_sha256, job.previous_state_sha256) if sha256]
         self._renewed = time.monotonic()
         self._lost = threading.Event()
         self._cancel = threading.Event()
@@ -203,10 +224,14 @@ class Claim:
         with contextlib.suppress(LeaseLost):
             self.publish(lambda session, job: requeue_or_fail(session, job, reason))
 
-    def release(self) -> None:
-        """Stop renewing. A job that is still running after an interruption goes back to the queue at once."""
+    def leave(self) -> None:
+        """Stop renewing, and leave the job to whoever else holds it."""
         self._released.set()
         self._thread.join(timeout=RENEW_SECONDS)
+
+    def release(self) -> None:
+        """Stop renewing. A job that is still running after an interruption goes back to the queue at once."""
+        self.leave()
         if self._interrupted.is_set() and not self._lost.is_set():
             with contextlib.suppress(LeaseLost):
                 self.publish(_drain)
@@ -277,6 +302,16 @@ def claim(db: Database, job_id: str, interrupted: threading.Event) -> Claim | No
     return Claim(db, job, interrupted)
 
 
+def join(db: Database, job_id: str, epoch: int, interrupted: threading.Event) -> Claim | None:
+    """A second hold on a running job, for a process that its holder started; None where another epoch has it. Leave it
+    with `leave`: what becomes of the job is its holder's to say."""
+    with db.read() as session:
+        job = session.get(Job, job_id)
+        if job is None or job.status != "running" or job.epoch != epoch:
+            return None
+        return Claim(db, job, interrupted)
+
+
 def _changed(session: Session, statement: Update) -> int:
     """How many rows a compare-and-set changed."""
     return cast("CursorResult[Any]", session.execute(statement)).rowcount
@@ -295,7 +330,7 @@ def _move(session: Session, job: Job, status: Status, *, message: str, error: di
     if status not in NEXT[job.status]:
         raise JobStateConflict(f"Job {job.id} is {job.status}; it cannot become {status}.")
     job.status = status
-    job.message = message
+    job.message = message[:MESSAGE_CHARACTERS]
     job.error = error
     job.eta_seconds = None
     if status in ENDED:

@@ -1,6 +1,7 @@
 """Dispatch over RQ: rings the bell for a job that the database already holds."""
 
 import contextlib
+import time
 from typing import Final
 
 import redis
@@ -19,6 +20,10 @@ log = structlog.get_logger(__name__)
 
 # The only functions a worker will run, by the kind of job. RQ would import any dotted name that Redis holds.
 TASKS: Final = {"prepare": "worker.tasks.prepare", "train": "worker.tasks.train"}
+# Measures how fast trainings run; with the preparations, for the queue of trainings may be taken for hours.
+CALIBRATE: Final = "worker.tasks.calibrate"
+CALIBRATE_QUEUE: Final = "prepare"
+CALIBRATE_ID: Final = "calibrate-"
 QUEUES: Final = tuple(TASKS)  # one queue per kind, one queue per worker process: docs/adr/0001, E6
 SOCKET_TIMEOUT_SECONDS: Final = 5.0
 RESULT_TTL_SECONDS: Final = 60  # RQ's own outcome is advisory, the row is the truth
@@ -33,6 +38,12 @@ def connect(url: str) -> redis.Redis:
     except ValueError as error:
         message = f"GANVAS_REDIS_URL {url!r} cannot be used: {error}. Write it as redis://host:6379/0."
         raise SettingsInvalid(message, param="GANVAS_REDIS_URL") from error
+
+
+def may_run(queue: str, function: str | None) -> bool:
+    """Whether a worker on this queue runs this function."""
+    own = {TASKS[queue]} if queue in TASKS else set()
+    return function in (own | {CALIBRATE} if queue == CALIBRATE_QUEUE else own)
 
 
 class Dispatcher:
@@ -55,6 +66,20 @@ class Dispatcher:
             return False
         with self.db.begin() as session:
             jobs.mark_dispatched(session, job.id, job.epoch)
+        return True
+
+    def calibrate(self) -> bool:
+        """Have a worker look at which speeds are wanted, unless one is about to; False while Redis is away."""
+        queue = RQQueue(CALIBRATE_QUEUE, connection=self.connection, serializer=JSONSerializer)
+        try:
+            if not any(rq_id.startswith(CALIBRATE_ID) for rq_id in queue.get_job_ids()):
+                rq_id = f"{CALIBRATE_ID}{time.time_ns()}"
+                queue.enqueue_call(
+                    CALIBRATE, job_id=rq_id, timeout=-1, result_ttl=RESULT_TTL_SECONDS, failure_ttl=RESULT_TTL_SECONDS
+                )
+        except RedisError as error:
+            log.warning("calibration_not_dispatched", reason=str(error))
+            return False
         return True
 
     def reconcile(self) -> int:

@@ -1,4 +1,4 @@
-"""The rows: datasets, jobs and their events, models and their checkpoints, API keys."""
+"""The rows: datasets, jobs and their events, models and their checkpoints, measured speeds, API keys."""
 
 import secrets
 from datetime import UTC, datetime
@@ -89,6 +89,7 @@ class Job(Record):
     dispatched_at: Mapped[float | None]
     cancel_requested: Mapped[bool] = mapped_column(default=False)
     state_sha256: Mapped[str | None] = mapped_column(String(64))  # what the next attempt starts from
+    previous_state_sha256: Mapped[str | None] = mapped_column(String(64))  # where the newest cannot be read
     state_kimg: Mapped[float | None]
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
     started_at: Mapped[datetime | None]
@@ -120,6 +121,9 @@ class Model(Record):
     z_dim: Mapped[int]
     w_dim: Mapped[int]
     num_ws: Mapped[int]
+    labels: Mapped[list[str]] = mapped_column(default=list)
+    vocabulary: Mapped[list[str]] = mapped_column(default=list)  # words it was trained with, the most frequent first
+    encoder: Mapped[str | None] = mapped_column(String(200))  # of its texts; null: it knows none
     dataset: Mapped[str | None] = mapped_column(String(200))
     job_id: Mapped[str | None] = mapped_column(String(40))
     promoted: Mapped[str | None] = mapped_column(String(64))
@@ -143,6 +147,27 @@ class Checkpoint(Record):
     metrics: Mapped[dict[str, Any]] = mapped_column(default=dict)
     sheet_sha256: Mapped[str | None] = mapped_column(String(64))
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class Calibration(Record):
+    """How fast a training with these settings runs on the machine that trains; only app/core/calibrations.py writes."""
+
+    __tablename__ = "calibrations"
+
+    key: Mapped[str] = mapped_column(String(64), primary_key=True)  # of the settings
+    config: Mapped[dict[str, Any]]
+    wanted: Mapped[bool] = mapped_column(default=True)  # a worker shall measure it, or confirm what it once measured
+    taken_until: Mapped[float | None]  # by a worker; seconds since 1970 by the database's clock
+    device: Mapped[str | None] = mapped_column(String(200))  # name of the processor or GPU it was measured on
+    device_bytes: Mapped[int | None] = mapped_column(BigInteger)  # memory of it
+    threads: Mapped[int | None]
+    torch: Mapped[str | None] = mapped_column(String(40))  # version
+    seconds_per_kimg: Mapped[float | None]
+    memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    busy: Mapped[bool] = mapped_column(default=False)  # a training ran beside it, so it was slower than it is alone
+    error: Mapped[str | None] = mapped_column(String(500))  # why there is no figure
+    measured_at: Mapped[datetime | None]
+    confirmed_at: Mapped[datetime | None]  # that the machine is still the one it was measured on
 
 
 class ApiKey(Record):

@@ -56,6 +56,14 @@ class Settings(BaseSettings):
         2048, ge=16, description="Memory for loaded checkpoints, in MiB; the oldest leave first."
     )
     threads: int = Field(0, ge=0, description="CPU cores used to draw, and threads of a training step; 0 is all.")
+    train_processes: int = Field(
+        0, ge=0, description="Processes that train a model together; 0 is one a GPU, and one without a GPU."
+    )
+    train_torchrun: str | None = Field(
+        None,
+        description="Arguments of torchrun where other machines train along, such as "
+        "--nnodes=2 --node-rank=0 --master-addr=10.0.0.1 --master-port=29400; unset is this machine alone.",
+    )
     worker_niceness: int = Field(
         10, ge=0, le=19, description="Niceness of training, so that drawing pictures goes first."
     )

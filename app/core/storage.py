@@ -76,6 +76,12 @@ class Storage:
             _rename(place, local)
         return local
 
+    def beside(self, name: str) -> Path:
+        """A place on this machine for what can be made again, by a name of its own."""
+        folder = self.root / "made"
+        folder.mkdir(exist_ok=True)
+        return folder / hashlib.sha256(name.encode()).hexdigest()
+
     def require(self, *names: str) -> None:
         """Unavailable unless all these blobs are here. Asked in the transaction that names them, as deletions are made
         in the transaction that forgets them, so that neither overtakes the other."""

@@ -15,7 +15,7 @@ Pixels = NDArray[np.uint8]  # [H, W, C]
 
 MEDIA_TYPES: dict[OutputFormat, str] = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
 DEFAULT_QUALITY = 92  # of JPEG and WebP: no blocks to be seen, a third of the bytes of 100
-MAX_RECIPE_BYTES = 32_768  # a recipe with the longest prompt, escaped, is under 26 kB
+MAX_RECIPE_BYTES = 32_768  # a recipe with the longest texts, escaped, is under 30 kB
 # The canonical form's first and last key: sorted, and with its quotes, which JSON escapes wherever else they stand.
 RECIPE_OPENS, RECIPE_ENDS = b'{"checkpoint":"', b'"version":1}'
 

@@ -12,12 +12,13 @@ from torch import Tensor
 
 from app.core.errors import CheckpointInvalid, InvalidRequest
 from app.serving.inference import prepare
+from app.serving.judge import Judge, load_judge
 from app.serving.recipe import Recipe
 from app.serving.reproduce import reproducing_sizes
+from app.serving.texts import Meaning, Meanings, meanings
 from models import errors as models_errors
 from models.checkpoint import CheckpointMeta, load_generator
 from models.checkpoint import read_meta as read_meta  # noqa: PLC0414 for those who may not import torch's part of models
-from models.config import NetworkConfig
 from models.latents.mixing import mix_layers
 from models.latents.seeds import z_from_seeds
 from models.latents.truncation import truncate
@@ -30,11 +31,15 @@ CPU_PASS_BYTES = 8 * 2**20  # of a pass's largest features; from 4 to 16 MiB is 
 class LoadedGenerator:
     """G of one checkpoint, ready to paint recipes; of the batch sizes it uses, all give the same pixels."""
 
-    def __init__(self, sha256: str, generator: Generator, meta: CheckpointMeta, sizes: Sequence[int]) -> None:
+    def __init__(
+        self, sha256: str, generator: Generator, meta: CheckpointMeta, sizes: Sequence[int], meaning: Meanings | None
+    ) -> None:
         self.sha256 = sha256
         self.generator = generator
         self.meta = meta
         self.sizes = tuple(sizes)  # rising
+        self.meaning = meaning  # of texts; None where it knows none
+        self.judge: Judge | None = None  # read when it is first asked for
         self.bytes = sum(tensor.nbytes for tensor in generator.state_dict().values())
 
     def batch_size(self, waiting: int) -> int:
@@ -48,6 +53,8 @@ class LoadedGenerator:
         if recipe.mix is not None and max(recipe.mix.layers) >= num_ws:
             layers = f"layers 0 to {num_ws - 1}" if num_ws > 1 else "layer 0 alone"
             raise InvalidRequest(f"mix asks for layer {max(recipe.mix.layers)}; this model has {layers}.", param="mix")
+        if self.meaning is None and recipe.text:
+            raise InvalidRequest("These weights know no texts; leave prompt and label out.", param="prompt")
 
     def render(self, recipes: Sequence[Recipe]) -> NDArray[np.uint8]:
         """The pictures of recipes, uint8 [N, R, R, C], each as it would be alone."""
@@ -57,19 +64,25 @@ class LoadedGenerator:
             size = self.batch_size(len(recipes) - start)
             batch = list(recipes[start : start + size])
             padding = [batch[-1]] * (self.sizes[0] - size)
-            pictures.append(to_uint8(paint(self.generator, batch + padding))[:size])
+            pictures.append(to_uint8(paint(self.generator, batch + padding, self.meaning))[:size])
             start += size
         return pictures[0] if len(pictures) == 1 else np.concatenate(pictures)
 
 
 @torch.inference_mode()
-def paint(generator: Generator, recipes: Sequence[Recipe]) -> Tensor:
-    """One forward pass: x [N, C, R, R] in [-1, 1]."""
+def paint(generator: Generator, recipes: Sequence[Recipe], meaning: Meanings | None = None) -> Tensor:
+    """One forward pass: x [N, C, R, R] in [-1, 1]. meaning: of texts, for a generator that knows them."""
     device = generator.w_avg.device
-    w = generator.mapping(_z(generator, [recipe.latent_seed for recipe in recipes]))  # [N, num_ws, w_dim]
+    c, center = None, generator.w_avg.expand(len(recipes), 1, -1)
+    if meaning is not None:
+        meant = [_meant(meaning, generator, recipe) for recipe in recipes]
+        c = torch.cat([text.c for text in meant])  # [N, dim]
+        center = torch.stack([text.center for text in meant])[:, None]  # [N, 1, w_dim]
+    w = generator.mapping(_z(generator, [recipe.latent_seed for recipe in recipes]), c)  # [N, num_ws, w_dim]
     mixed = [(row, recipe.mix) for row, recipe in enumerate(recipes) if recipe.mix is not None]
     if mixed:
-        others = generator.mapping(_z(generator, [mix.seed for _, mix in mixed]))
+        texts = None if c is None else c[[row for row, _ in mixed]]  # the other seed is told the same
+        others = generator.mapping(_z(generator, [mix.seed for _, mix in mixed]), texts)
         for (row, mix), other in zip(mixed, others, strict=True):
             w[row] = mix_layers(w[row, None], other[None], mix.layers)[0]
     psi = torch.tensor([recipe.truncation_psi for recipe in recipes], device=device)
@@ -77,9 +90,15 @@ def paint(generator: Generator, recipes: Sequence[Recipe]) -> Tensor:
     for row, recipe in enumerate(recipes):
         by_cutoff[recipe.truncation_cutoff].append(row)
     for cutoff, rows in by_cutoff.items():
-        w[rows] = truncate(w[rows], generator.w_avg, psi[rows], cutoff)
+        w[rows] = truncate(w[rows], center[rows], psi[rows], cutoff)
     x: Tensor = generator.synthesis(w)
     return x
+
+
+def _meant(meaning: Meanings, generator: Generator, recipe: Recipe) -> Meaning:
+    """What a recipe tells the generator; where that is nothing, one of the texts it was trained with, by the seed."""
+    told = meaning(recipe.text)
+    return meaning(generator.text_of(recipe.seed)) if told.silent else told
 
 
 def _z(generator: Generator, seeds: Sequence[int]) -> Tensor:
@@ -122,6 +141,15 @@ class Loader:
                 with self._lock:
                     self._loading.pop(sha256, None)
 
+    def judge(self, sha256: str) -> Judge:
+        """The judge of a checkpoint, which stays as long as the generator does; for one thread alone. Raises as get()
+        does, and InvalidRequest where the checkpoint holds none."""
+        loaded = self.get(sha256)
+        if loaded.judge is None:
+            loaded.judge = load_judge(self.resolve(sha256), self.device, loaded.meaning)
+            loaded.bytes += loaded.judge.bytes
+        return loaded.judge
+
     def _load(self, sha256: str) -> LoadedGenerator:
         try:
             generator, meta = load_generator(self.resolve(sha256), self.device)
@@ -129,14 +157,16 @@ class Loader:
             raise CheckpointInvalid(f"Checkpoint {sha256[:12]}: {error}") from error
         prepare(generator)
         generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # a tenth to a fifth faster
-        recipes = _probes(self._largest_pass(generator.config), sha256, generator.config)
-        sizes = reproducing_sizes(lambda batch: paint(generator, batch), recipes)
-        return LoadedGenerator(sha256, generator, meta, sizes)
+        meaning = meanings(generator)
+        recipes = _probes(self._largest_pass(meta), sha256, meta)
+        sizes = reproducing_sizes(lambda batch: paint(generator, batch, meaning), recipes)
+        return LoadedGenerator(sha256, generator, meta, sizes, meaning)
 
-    def _largest_pass(self, network: NetworkConfig) -> int:
+    def _largest_pass(self, meta: CheckpointMeta) -> int:
         """On a CPU, no more pictures than stay in its caches: beyond that each takes longer, and the first one too."""
         if self.device.type != "cpu":
             return self.max_batch
+        network = meta.config.network
         features = max(width * (4 << stage) ** 2 for stage, width in enumerate(network.generator_widths))
         return max(1, min(self.max_batch, CPU_PASS_BYTES // (4 * features)))  # float32
 
@@ -148,9 +178,11 @@ class Loader:
                 self._loaded.popitem(last=False)
 
 
-def _probes(count: int, sha256: str, network: NetworkConfig) -> list[Recipe]:
+def _probes(count: int, sha256: str, meta: CheckpointMeta) -> list[Recipe]:
     """Recipes of every kind of arithmetic, to compare batch sizes with."""
     kinds = [(0.7, None), (1.0, None), (-0.5, 1), (0.7, 1), (0.0, None)]
+    prompts = [None, *meta.vocabulary[:3]]  # of an unconditional model: None alone
+    side = meta.config.network.resolution
     return [
         Recipe(
             model="probe",
@@ -158,7 +190,8 @@ def _probes(count: int, sha256: str, network: NetworkConfig) -> list[Recipe]:
             seed=seed,
             truncation_psi=kinds[seed % len(kinds)][0],
             truncation_cutoff=kinds[seed % len(kinds)][1],
-            size=(network.resolution, network.resolution),
+            size=(side, side),
+            prompt=prompts[seed % len(prompts)],
         )
         for seed in range(count)
     ]

@@ -49,7 +49,9 @@ class Recipe(BaseModel):
     size: tuple[Side, Side] = Field(description="Width and height, pixels; nearest resampling of the model's own.")
     label: str | None = Field(None, max_length=200, description="Class, of a labelled model.")
     prompt: str | None = Field(None, max_length=2000, description="Text the picture was asked for with.")
-    prompt_mode: Literal["hashed"] | None = Field(None, description="hashed: the prompt only shifts the seed.")
+    prompt_mode: Literal["hashed"] | None = Field(
+        None, description="hashed: the prompt only shifts the seed, of a model that knows no texts; null: it is drawn."
+    )
     mix: Mix | None = Field(None, description="Style mixing.")
 
     @field_validator("truncation_psi")
@@ -58,15 +60,22 @@ class Recipe(BaseModel):
         return psi + 0.0  # -0.0 and 0.0 are one picture, so one hash
 
     @model_validator(mode="after")
-    def _prompt_says_how(self) -> Self:
-        if (self.prompt is None) != (self.prompt_mode is None):
-            raise ValueError("prompt and prompt_mode go together.")
+    def _hashed_is_a_prompt_alone(self) -> Self:
+        if self.prompt_mode == "hashed" and (self.prompt is None or self.label is not None):
+            raise ValueError("hashed is said of a prompt, and of a model without labels.")
         return self
+
+    @property
+    def text(self) -> str:
+        """What the networks are told, the prompt and then the label, which is a caption as any other; "" is nothing."""
+        if self.prompt_mode == "hashed":
+            return ""
+        return " ".join(part for part in (self.prompt, self.label) if part is not None)
 
     @property
     def latent_seed(self) -> int:
         """The seed z is drawn from: the recipe's own, moved by the prompt's hash where that is all a prompt can do."""
-        if self.prompt is None:
+        if self.prompt is None or self.prompt_mode is None:
             return self.seed
         return (prompt_seed(self.prompt) + self.seed) % (SEED_MAX + 1)
 
@@ -108,6 +117,8 @@ class Recipe(BaseModel):
             "Model": self.model,
             "Truncation psi": f"{self.truncation_psi:g}",
         }
+        if self.label is not None:
+            values["Label"] = self.label
         line = ", ".join(f"{key}: {_quoted(value)}" for key, value in values.items())
         return line if self.prompt is None else f"{self.prompt}\n{line}"
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.config import NetworkConfig
+from models.networks.discriminator import Features
 from models.networks.layers import LEAK, ModulatedNorm, norm, upsample
 
 
@@ -44,8 +45,8 @@ class Synthesis(nn.Module):
         return torch.tanh(self.paint(x).to(self.start.weight.dtype))
 
 
-class Discriminator(nn.Module):
-    """x [N, C, R, R] -> logits [N]: 4x4 convolutions of stride 2 down to 4x4 features, and one over those."""
+class Critic(nn.Module):
+    """x [N, C, R, R] -> one logit: 4x4 convolutions of stride 2 down to 4x4 features, and one over those."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -59,13 +60,20 @@ class Discriminator(nn.Module):
             layers.append(nn.LeakyReLU(LEAK))
         self.features = nn.Sequential(*layers)
         self.logit = nn.Conv2d(sides[-1], 1, 4, bias=False)
+        self.summary_dim = sides[-1] * 4 * 4
         initialise(self, he=config.discriminator_norm == "none")
 
-    def forward(self, x: Tensor) -> Tensor:
+    @property
+    def stages(self) -> list[nn.Module]:
+        """The halvings of the side, from the pixels on."""
+        return [self.features[start : start + 3] for start in range(0, len(self.features), 3)]
+
+    def forward(self, x: Tensor) -> Features:
         weight = self.logit.weight  # [1, C, 4, 4]
+        summary = self.features(x).to(weight.dtype)  # [N, C, 4, 4]
         # The convolution over 4x4 features, written as a sum so that autocast leaves logits in the weights' precision.
-        logits: Tensor = (self.features(x).to(weight.dtype) * weight).sum(dim=(1, 2, 3))
-        return logits
+        logits = (summary * weight).sum(dim=(1, 2, 3))[:, None]  # [N, 1]
+        return Features(logits, summary.flatten(1))
 
 
 def initialise(network: nn.Module, *, he: bool = False) -> None:

@@ -23,3 +23,15 @@ def cosine(progress: float, start: float, end: float) -> float:
 def learning_rate(config: TrainConfig, progress: float) -> float:
     """Adam's step size at this progress."""
     return cosine(progress, config.learning_rate, config.final_learning_rate)
+
+
+def adam_beta2(config: TrainConfig, progress: float) -> float:
+    """Adam's decay of the mean squared gradient at this progress."""
+    end = config.final_adam_beta2
+    return config.adam_beta2 if end is None else cosine(progress, config.adam_beta2, end)
+
+
+def penalty_gamma(config: TrainConfig, progress: float) -> float:
+    """Weight of the gradient penalty at this progress."""
+    end = config.final_penalty_gamma
+    return config.penalty_gamma if end is None else cosine(progress, config.penalty_gamma, end)

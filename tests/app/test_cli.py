@@ -73,7 +73,7 @@ def test_a_gpu_that_is_not_there_is_one_clear_line(tmp_path: Path) -> None:
 def test_an_unknown_preset_is_refused_before_the_artwork_is_prepared(tmp_path: Path) -> None:
     (tmp_path / "art").mkdir()
     done = ganvas("train", str(tmp_path / "art"), "--preset", "huge", data=tmp_path / "data")
-    assert_one_clear_line(done, "classic, tiny")
+    assert_one_clear_line(done, "classic, few-shot, fine-tune, quality, tiny")
 
 
 def test_training_on_a_folder_without_pictures_is_refused(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 
-from models.config import TrainConfig
+from models.config import TextConfig, TrainConfig
 from models.networks.generator import Generator
 from models.presets import preset
 from models.registry import build_generator
@@ -34,10 +34,30 @@ def small_config() -> Callable[..., TrainConfig]:
 @pytest.fixture
 def small_generator(small_config: Callable[..., TrainConfig]) -> Generator:
     """G of `tiny` whose batch norms have seen a few batches, so that its pictures depend on every buffer."""
-    generator = build_generator(small_config().network)
+    return _warmed_up(build_generator(small_config().network))
+
+
+@pytest.fixture
+def text_config() -> TextConfig:
+    """Hashed texts in few buckets."""
+    return TextConfig(encoder="hashed-256", features=256, dim=6)
+
+
+@pytest.fixture
+def prompted_generator(small_config: Callable[..., TrainConfig], text_config: TextConfig) -> Generator:
+    """The same that takes prompts, each of which shows."""
+    generator = build_generator(small_config().network.model_copy(update={"text": text_config}))
+    with torch.no_grad():
+        for normalise in generator.synthesis.get_submodule("norms"):  # type: ignore[union-attr]
+            normalise.affine.weight.mul_(20)
+    return _warmed_up(generator)
+
+
+def _warmed_up(generator: Generator) -> Generator:
     with torch.no_grad():
         for _ in range(3):
-            generator(torch.randn(16, generator.z_dim))
+            c = None if generator.text is None else generator.text(torch.rand(16, len(generator.text.weight)))
+            generator(torch.randn(16, generator.z_dim), c)
         # First weights paint greys that a test could not tell apart.
         generator.synthesis.get_parameter("paint.weight").mul_(50)
     return generator.eval()

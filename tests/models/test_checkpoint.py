@@ -9,10 +9,19 @@ import pytest
 import safetensors.torch
 import torch
 
-from models.checkpoint import CheckpointMeta, load_generator, read_meta, save_checkpoint
-from models.config import TrainConfig
+from models.checkpoint import (
+    CheckpointMeta,
+    holds_discriminator,
+    load_discriminator,
+    load_generator,
+    read_meta,
+    save_checkpoint,
+)
+from models.config import TextConfig, TrainConfig
 from models.errors import CheckpointInvalid
+from models.networks.discriminator import Discriminator
 from models.networks.generator import Generator
+from models.registry import build_discriminator
 from models.sampling import render
 
 
@@ -114,7 +123,7 @@ def test_a_file_with_something_after_its_tensors_is_refused(good: Path) -> None:
     assert "its header says" in refused(good)
 
 
-@pytest.mark.parametrize("length", [2**63, 2**64 - 1, 2**20 + 1])
+@pytest.mark.parametrize("length", [2**63, 2**64 - 1, 2**21 + 1])
 def test_a_header_of_absurd_length_is_refused_before_it_is_read(good: Path, length: int) -> None:
     good.write_bytes(length.to_bytes(8, "little") + good.read_bytes()[8:])
     assert f"claims {length} bytes" in refused(good)
@@ -246,3 +255,99 @@ def test_networks_of_another_size_than_the_tensors_are_refused_before_they_are_b
     header["__metadata__"]["ganvas"] = json.dumps(ours)
     rewrite(good, header, tensors)
     assert "this network takes" in refused(good, by_header=False)
+
+
+@pytest.fixture
+def judge(small_config: Callable[..., TrainConfig], text_config: TextConfig) -> Discriminator:
+    """D of a prompted generator, with a norm that has seen pictures."""
+    network = small_config().network.model_copy(update={"text": text_config, "discriminator_norm": "batch"})
+    discriminator = build_discriminator(network)
+    with torch.no_grad():
+        discriminator(torch.randn(16, 3, 32, 32))
+    return discriminator
+
+
+@pytest.fixture
+def judged(
+    tmp_path: Path,
+    small_config: Callable[..., TrainConfig],
+    prompted_generator: Generator,
+    judge: Discriminator,
+) -> Path:
+    config = small_config(network=judge.config.model_dump())
+    path = tmp_path / "judged.safetensors"
+    words = ("red", "cat", "щенок")
+    meta = CheckpointMeta(config=config, kimg=1, minutes=1, labels=("cat",), captioned=True, vocabulary=words)
+    save_checkpoint(path, prompted_generator, meta, discriminator=judge)
+    return path
+
+
+def test_a_checkpoint_may_hold_its_discriminator_which_judges_as_the_saved_one(
+    judged: Path, judge: Discriminator, prompted_generator: Generator
+) -> None:
+    assert holds_discriminator(judged)
+    loaded = load_discriminator(judged)
+    assert not loaded.training
+    assert not any(parameter.requires_grad for parameter in loaded.parameters())
+    x, texts = torch.rand(5, 3, 32, 32), torch.randn(5, 6)
+    with torch.no_grad():
+        ours, theirs = judge.eval()(x), loaded(x)
+        assert torch.equal(theirs.given(texts), ours.given(texts))
+        assert torch.equal(theirs.match(texts), ours.match(texts))
+    generator, meta = load_generator(judged)
+    assert (meta.labels, meta.captioned, meta.vocabulary) == (("cat",), True, ("red", "cat", "щенок"))
+    prompts = ["red cat"] * 4
+    expected = render(prompted_generator, range(4), prompts=prompts)
+    np.testing.assert_array_equal(render(generator, range(4), prompts=prompts), expected)
+
+
+def test_every_tensor_of_both_networks_is_in_the_file_and_comes_back_equal(
+    judged: Path, judge: Discriminator, prompted_generator: Generator
+) -> None:
+    generator, discriminator = load_generator(judged)[0], load_discriminator(judged)
+    for saved, loaded in ((prompted_generator, generator), (judge, discriminator)):
+        ours, theirs = saved.state_dict(), loaded.state_dict()
+        assert ours.keys() == theirs.keys()
+        for name, tensor in ours.items():
+            if not name.endswith("num_batches_tracked"):
+                assert torch.equal(theirs[name], tensor), name
+
+
+def test_a_checkpoint_without_a_discriminator_says_so(good: Path) -> None:
+    assert not holds_discriminator(good)
+    with pytest.raises(CheckpointInvalid, match="holds no discriminator"):
+        load_discriminator(good)
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda t: t.pop("discriminator.compare.weight"), "'discriminator.compare.weight' is missing"),
+        (lambda t: t.update({"discriminator.x": torch.zeros(1)}), "'discriminator.x' is not part of this network"),
+        (lambda t: t.update({"discriminator.compare.weight": torch.zeros(6, 9)}), "shape (6, 9); this network takes"),
+        (lambda t: t.pop("text.weight"), "'text.weight' is missing"),
+    ],
+)
+def test_half_a_discriminator_is_refused_whichever_network_is_wanted(
+    judged: Path, change: Callable[[dict[str, torch.Tensor]], object], complaint: str
+) -> None:
+    resave(judged, change)
+    assert complaint in refused(judged, by_header=False)
+    with pytest.raises(CheckpointInvalid) as found:
+        load_discriminator(judged)
+    assert complaint in str(found.value)
+
+
+def test_a_discriminator_that_is_not_finite_is_refused(judged: Path) -> None:
+    resave(judged, lambda t: t["discriminator.compare.weight"].view(-1)[3:4].fill_(float("nan")))
+    with pytest.raises(CheckpointInvalid, match=r"'discriminator\.compare\.weight' holds NaN"):
+        load_discriminator(judged)
+
+
+def test_the_longest_words_and_labels_there_can_be_fit_the_header(
+    tmp_path: Path, prompted_generator: Generator, judged: Path
+) -> None:
+    said = {"vocabulary": tuple(f"{n:04}" + "𠜎" * 60 for n in range(2000)), "labels": tuple(["𠜎" * 100] * 2000)}
+    meta = CheckpointMeta.model_validate(read_meta(judged).model_dump() | said)
+    save_checkpoint(tmp_path / "wordy.safetensors", prompted_generator, meta)
+    assert load_generator(tmp_path / "wordy.safetensors")[1] == meta

@@ -4,7 +4,7 @@ import sys
 import pytest
 from pydantic import ValidationError
 
-from models.config import NetworkConfig, TrainConfig
+from models.config import NetworkConfig, TextConfig, TrainConfig
 from models.presets import preset
 
 
@@ -19,7 +19,7 @@ def test_the_config_and_the_presets_do_not_import_torch() -> None:
 
 
 def test_every_field_says_what_it_is() -> None:
-    for model in (TrainConfig, NetworkConfig):
+    for model in (TrainConfig, NetworkConfig, TextConfig):
         assert all(field.description for field in model.model_fields.values())
 
 
@@ -31,10 +31,15 @@ def test_a_config_cannot_be_changed() -> None:
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        ({"generator_widths": (8, 8)}, "generator_widths has 2 entries; 32 px takes 3/4"),
-        ({"discriminator_widths": (8, 8, 8, 8)}, "discriminator_widths has 4 entries; 32 px takes 3"),
+        ({"generator_widths": (8, 8)}, "generator_widths has 2 entries; dcgan at 32 px takes 3/4"),
+        ({"discriminator_widths": (8, 8, 8, 8)}, "discriminator_widths has 4 entries; dcgan at 32 px takes 3"),
+        ({"architecture": "fastgan", "generator_widths": (8, 8, 8)}, "3 entries; fastgan at 32 px takes 4"),
+        ({"architecture": "r3gan"}, "discriminator_widths has 3 entries; r3gan at 32 px takes 4"),
+        ({"architecture": "stylegan"}, "'dcgan', 'fastgan' or 'r3gan'"),
+        ({"mapping_layers": 0, "text": {}}, "Captions reach G through its mapping network"),
+        ({"text": {"encoder": "hashed-8192", "size": 8192}}, "Extra inputs are not permitted"),
         ({"mapping_layers": 0, "w_dim": 64}, "w_dim 64 must equal z_dim 128"),
-        ({"resolution": 48}, "32, 64 or 128"),
+        ({"resolution": 48}, "32, 64, 128, 256 or 512"),
         ({"generator_widths": (8, 8, 100_000)}, "less than or equal to 1024"),
         ({"colour": "red"}, "Extra inputs are not permitted"),
     ],

@@ -1,9 +1,12 @@
 import numpy as np
+import pytest
 import torch
 
+from models.errors import ConfigInvalid
 from models.latents.seeds import z_from_seeds
 from models.networks.generator import Generator
-from models.sampling import GAP, contact_sheet, render, to_uint8
+from models.sampling import GAP, contact_sheet, render, text_vectors, to_uint8
+from models.text import build_encoder
 
 
 def test_minus_one_is_black_one_is_white_and_what_is_beyond_is_clamped() -> None:
@@ -57,3 +60,61 @@ def test_a_contact_sheet_places_pictures_in_rows_on_white() -> None:
 
 def test_a_contact_sheet_of_grey_pictures_is_grey() -> None:
     assert contact_sheet(np.zeros((2, 8, 8, 1), dtype=np.uint8), columns=2).mode == "L"
+
+
+def painted(generator: Generator, seed: int, prompt: str, psi: float = 1.0) -> np.ndarray:
+    """One picture, with the mean that truncation pulls to taken over other latents than the code under test takes."""
+    assert generator.text is not None
+    with torch.no_grad():
+        c = generator.text(torch.from_numpy(build_encoder("hashed-256").encode([prompt])))
+        w = generator.mapping(torch.from_numpy(z_from_seeds([seed], generator.z_dim)), c)
+        if psi != 1:
+            others = generator.mapping(torch.randn(50_000, generator.z_dim), c.expand(50_000, -1))
+            middle = others.mean(dim=0, keepdim=True)
+            w = middle + psi * (w - middle)
+        return to_uint8(generator.synthesis(w))
+
+
+def test_each_seed_is_painted_by_its_own_prompt_whatever_the_batches(prompted_generator: Generator) -> None:
+    prompts = ["red cat", "", "blue", "red cat", "dog"]
+    pictures = render(prompted_generator, range(5), prompts=prompts, batch=2)
+    for seed, prompt in enumerate(prompts):
+        difference = np.abs(pictures[seed].astype(int) - painted(prompted_generator, seed, prompt))
+        assert difference.max() <= 1
+    assert (
+        np.abs(painted(prompted_generator, 0, "red cat").astype(int) - painted(prompted_generator, 0, "dog")).max() > 5
+    )
+
+
+def test_truncation_pulls_a_prompted_picture_to_the_middle_of_its_prompt(prompted_generator: Generator) -> None:
+    prompted_generator.w_avg.fill_(100)  # the middle of no text must not be where it goes
+    prompts = ["red cat", "", "red cat", "dog"] * 4
+    pictures = render(prompted_generator, range(16), psi=0.3, prompts=prompts).astype(int)
+    expected = np.concatenate([painted(prompted_generator, n, prompt, psi=0.3) for n, prompt in enumerate(prompts)])
+    untruncated = render(prompted_generator, range(16), prompts=prompts)
+    assert np.abs(pictures - untruncated).mean() > 5
+    assert np.abs(pictures - expected).mean() < 0.1 * np.abs(pictures - untruncated).mean()
+
+
+def test_no_prompt_is_the_empty_prompt(prompted_generator: Generator) -> None:
+    without, empty = render(prompted_generator, [4, 5]), render(prompted_generator, [4, 5], prompts=["", ""])
+    assert np.abs(without.astype(int) - empty).max() <= 1
+
+
+def test_an_unknown_word_changes_nothing(prompted_generator: Generator) -> None:
+    red, unknown = build_encoder("hashed-256").encode(["red", "dog"])
+    assert not ((red > 0) & (unknown > 0)).any()
+    assert prompted_generator.text is not None
+    prompted_generator.text.weight.copy_(torch.from_numpy(red))
+    both, known, strange, silent = (
+        render(prompted_generator, range(8), prompts=[prompt] * 8).astype(int)
+        for prompt in ("red dog", "red", "dog", "")
+    )
+    assert np.abs(both - known).max() <= 1
+    assert np.abs(strange - silent).max() <= 1
+    assert np.abs(known - silent).max() > 5
+
+
+def test_prompts_are_refused_where_nothing_was_ever_told(small_generator: Generator) -> None:
+    with pytest.raises(ConfigInvalid, match="takes no prompts"):
+        text_vectors(small_generator, ["cat"])

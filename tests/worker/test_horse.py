@@ -82,6 +82,18 @@ def test_a_job_nobody_knows_is_a_quiet_no_op(connection: Redis, worker: subproce
     assert worker.poll() is None
 
 
+@pytest.mark.usefixtures("worker")
+def test_the_worker_of_preparations_measures_too(connection: Redis) -> None:
+    queue = Queue("prepare", connection=connection, serializer=JSONSerializer)
+    queue.enqueue_call("worker.tasks.calibrate", job_id="calibrate-1")
+
+    def finished() -> bool:
+        job = queue.fetch_job("calibrate-1")
+        return job is not None and job.is_finished
+
+    assert wait_until(finished)
+
+
 def test_sigterm_ends_an_idle_worker_at_once(worker: subprocess.Popen[bytes]) -> None:
     worker.terminate()
     assert worker.wait(timeout=10) == 0

@@ -1,18 +1,24 @@
 """A task turns a claimed row into its result, or into the reason why there is none."""
 
 import io
+import re
+import sys
 import threading
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
 from app.core import catalogue, datasets, jobs
 from app.core.db import Database
 from app.core.records import Dataset, Job
 from app.core.storage import Storage
+from models.checkpoint import holds_discriminator, load_generator
+from models.config import TextConfig, TrainConfig
 from models.presets import preset
 from worker import tasks
 from worker.training.state import TrainingState
@@ -130,6 +136,118 @@ def test_a_training_that_diverges_fails_with_what_to_do(workplace: Workplace) ->
     assert ended.error is not None
     assert ended.error["code"] == "training_diverged"
     assert "lower learning_rate" in ended.message
+
+
+def small(**changes: Any) -> TrainConfig:
+    """Three steps of networks of a few thousand weights."""
+    shape = {"generator_widths": (16, 8, 8, 4), "discriminator_widths": (16, 8, 8)} | changes.pop("shape", {})
+    network = preset("tiny", 32).network.model_copy(update=shape)
+    config = preset("tiny", 32, total_kimg=0.024, batch_size=8, **changes).model_copy(update={"network": network})
+    return TrainConfig.model_validate(config.model_dump())
+
+
+def trained(workplace: Workplace, dataset: str, name: str, config: TrainConfig, **request: Any) -> Job:
+    """The job that trained a model, as it ended."""
+    asked = {"dataset": dataset, "name": name, "config": config.model_dump(mode="json"), **request}
+    with workplace.db.begin() as session:
+        job = jobs.submit(session, "train", asked).id
+    tasks.train(job)
+    return workplace.job(job)
+
+
+def warnings(workplace: Workplace, job: Job) -> list[str]:
+    with workplace.db.read() as session:
+        events = jobs.events_after(session, job.id, 0)
+    return [event.data["message"] for event in events if event.type == "warning"]
+
+
+def test_captions_and_labels_of_a_dataset_reach_the_model(workplace: Workplace) -> None:
+    colours = ["red", "blue", "grün"]
+    captions = {f"{n}.txt": f"a {colours[n % 3]} disc".encode() for n in range(10)}
+    dataset, preparing = workplace.dataset(discs(12) | captions)
+    tasks.prepare(preparing)
+    job = trained(workplace, dataset, "told", small(shape={"text": TextConfig(encoder="hashed-256", features=256)}))
+    assert job.status == "succeeded"
+    with workplace.db.read() as session:
+        found = catalogue.resolve(session, "told")
+    assert found.model.encoder == "hashed-256"
+    assert set(found.model.vocabulary) == {"a", "disc", *colours}
+    generator, meta = load_generator(workplace.storage.path(found.checkpoint.sha256))
+    assert (meta.captioned, generator.text is not None) == (True, True)
+    assert holds_discriminator(workplace.storage.path(found.checkpoint.sha256))
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "said"),
+    [
+        (TextConfig(encoder="sentence:not-here", features=384), "encoder_unavailable", "sentence:not-here|not-here"),
+        (TextConfig(encoder="hashed-256", features=512), "config_does_not_fit", "Set network.text.features to 256"),
+    ],
+)
+def test_a_text_encoder_that_cannot_be_used_fails_the_job_with_the_reason(
+    text: TextConfig, code: str, said: str, workplace: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
+    dataset, preparing = workplace.dataset(discs(12))
+    tasks.prepare(preparing)
+    job = trained(workplace, dataset, "told", small(shape={"text": text}))
+    assert (job.status, (job.error or {})["code"]) == ("failed", code)
+    assert re.search(said, job.message)
+
+
+def test_a_branch_goes_on_from_what_another_training_saved(workplace: Workplace) -> None:
+    dataset, preparing = workplace.dataset(discs(12))
+    tasks.prepare(preparing)
+    first = trained(workplace, dataset, "first", small())
+    slow = small(learning_rate=1e-9, final_learning_rate=1e-9, seed=3)
+    branch = trained(workplace, dataset, "second", slow, branch=first.state_sha256)
+    assert branch.status == "succeeded"
+    before, after = (TrainingState.from_bytes(workplace.storage.get(job.state_sha256 or "")) for job in (first, branch))
+    assert after.images_seen == 24
+    for ours, theirs in zip(before.generator.parameters(), after.generator.parameters(), strict=True):
+        torch.testing.assert_close(theirs, ours, atol=1e-6, rtol=0)  # next to no learning rate: what was learnt stays
+    refused = trained(workplace, dataset, "third", small(shape={"w_dim": 64}), branch=first.state_sha256)
+    assert (refused.status, (refused.error or {})["code"]) == ("failed", "config_does_not_fit")
+
+
+def test_a_base_is_where_another_training_starts_and_what_does_not_fit_is_said(workplace: Workplace) -> None:
+    dataset, preparing = workplace.dataset(discs(12))
+    tasks.prepare(preparing)
+    trained(workplace, dataset, "first", small())
+    slow = {"learning_rate": 1e-9, "final_learning_rate": 1e-9, "seed": 5, "ema_halflife_kimg": 0.0}
+    second = trained(workplace, dataset, "second", small(**slow), base="first")
+    assert (second.status, warnings(workplace, second)) == ("succeeded", [])
+    with workplace.db.read() as session:
+        found = [catalogue.resolve(session, name).checkpoint.sha256 for name in ("first", "second")]
+    generators = [load_generator(workplace.storage.path(sha256))[0] for sha256 in found]
+    for ours, theirs in zip(*(generator.parameters() for generator in generators), strict=True):
+        torch.testing.assert_close(theirs, ours, atol=1e-6, rtol=0)
+    wider = trained(workplace, dataset, "third", small(shape={"generator_widths": (16, 8, 8, 8)}, **slow), base="first")
+    assert wider.status == "succeeded"
+    (said,) = warnings(workplace, wider)
+    assert "generator.synthesis.paint.weight: the base's is 3x4x3x3, this one's 3x8x3x3." in said
+    stranger = small(
+        shape={"architecture": "r3gan", "discriminator_widths": (16, 8, 8, 8), "w_dim": 16, "group_size": 4}
+    )
+    refused = trained(workplace, dataset, "fourth", stranger, base="first")
+    assert (refused.status, (refused.error or {})["code"]) == ("failed", "base_does_not_fit")
+
+
+def test_a_training_whose_newest_state_is_damaged_goes_on_from_the_one_before(workplace: Workplace) -> None:
+    dataset, preparing = workplace.dataset(discs(12))
+    tasks.prepare(preparing)
+    state = TrainingState.start(small())
+    request = {"dataset": dataset, "name": "hurt", "config": state.config.model_dump(mode="json")}
+    with workplace.db.begin() as session:
+        row = jobs.submit(session, "train", request)
+        row.previous_state_sha256 = workplace.storage.put(state.to_bytes())
+        row.state_sha256 = workplace.storage.put(b"not a state")
+        job = row.id
+    tasks.train(job)
+    ended = workplace.job(job)
+    assert ended.status == "succeeded"
+    (said,) = warnings(workplace, ended)
+    assert "Went on from the one before it, at 0.0 kimg" in said
 
 
 def test_a_delivery_of_a_job_that_ended_does_nothing(workplace: Workplace) -> None:

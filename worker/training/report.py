@@ -12,6 +12,7 @@ from torch import Tensor
 
 from app.core.errors import TrainingDiverged
 from models.config import TrainConfig
+from models.networks.discriminator import Discriminator
 from models.networks.generator import Generator
 from models.objectives.schedules import budget_progress
 from worker.training.state import TrainingState
@@ -34,6 +35,16 @@ class Tick:
 
 
 @dataclass(frozen=True)
+class Concern:
+    """Something the artist should know of, with the pictures that show it where there are any."""
+
+    kind: str  # rolled_back, out_of_memory, collapse or copying
+    message: str
+    kimg: float
+    evidence: Image | None = None
+
+
+@dataclass(frozen=True)
 class Snapshot:
     """A moment worth keeping. `generator` is G_ema and trains on: use it and `state` before the callback returns."""
 
@@ -41,8 +52,10 @@ class Snapshot:
     minutes: float
     sheet: Image  # the same 16 seeds every time
     generator: Generator
+    discriminator: Discriminator
     metrics: dict[str, float]  # empty where measuring would have taken too much of the time
     state: Callable[[], bytes]
+    concerns: tuple[Concern, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,131 +1,126 @@
 """One training job: the loop in the middle, records and storage at its edges."""
 
-import dataclasses
-import io
-from typing import Any
-
-import structlog
-from sqlalchemy.orm import Session
+import hashlib
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from app.core import catalogue, datasets, jobs
 from app.core.db import Database
-from app.core.errors import CheckpointInvalid, Unavailable
-from app.core.records import Dataset, Job
+from app.core.errors import CheckpointInvalid, InvalidRequest, NotFound
+from app.core.records import Dataset
 from app.core.storage import Storage
 from models import errors as models_errors
-from models.checkpoint import CheckpointMeta, save_checkpoint
 from models.config import TrainConfig
-from worker.dataset.store import open_images
-from worker.training.loop import Snapshot, Tick, train
+from models.text import HASHED, build_encoder
+from worker.dataset.store import open_images, read_manifest
+from worker.training.final import publish_report
+from worker.training.loop import choose_device, train
+from worker.training.orders import give_orders
+from worker.training.publish import Publisher
+from worker.training.ranks import ALONE, Ranks
 from worker.training.state import TrainingState
+from worker.training.texts import Texts
+from worker.training.transfer import start_from
 
-log = structlog.get_logger(__name__)
+
+class Ending(NamedTuple):
+    """How a training that used up its budget ended: in a sentence, and as the job's result."""
+
+    message: str
+    result: dict[str, str]
 
 
-def train_and_publish(db: Database, storage: Storage, claim: jobs.Claim, *, device: str) -> str | None:
-    """Train as the claimed job asks, publishing every tick and snapshot; the closing sentence, or None if stopped."""
+def train_and_publish(
+    db: Database, storage: Storage, claim: jobs.Claim, *, device: str, ranks: Ranks = ALONE
+) -> Ending | None:
+    """Train as the claimed job asks, publishing every tick and snapshot; how it ended, or None if it was stopped."""
     with db.read() as session:
         dataset = datasets.require_ready(datasets.find(session, claim.request["dataset"]))
     config = TrainConfig.model_validate(claim.request["config"])
-    publisher = Publisher(storage, claim, config, dataset)
+    images = open_images(storage.path(dataset.array_sha256 or ""))
+    texts = dataset_texts(storage, dataset, config)
+    publisher = Publisher(storage, claim, config, dataset, texts)
+    state = _first_state(db, storage, claim, config, publisher)
+    give_orders(ranks, dataset, state)
     result = train(
         config,
-        open_images(storage.path(dataset.array_sha256 or "")),
+        images,
         on_tick=publisher.tick,
         on_snapshot=publisher.snapshot,
+        on_concern=publisher.concern,
         should_stop=claim.should_stop,
-        state=_saved_state(storage, claim),
+        texts=texts,
+        state=state,
         device=device,
+        ranks=ranks,
     )
+    ranks.part()
     if result.stopped:
         return None
-    return f"Trained {config.preset} for {result.kimg:.1f} kimg in {result.minutes:.0f} minutes."
+    message = f"Trained {config.preset} for {result.kimg:.1f} kimg in {result.minutes:.0f} minutes."
+    report = publish_report(publisher, images, choose_device(device))
+    return Ending(message, {"model": claim.request["name"], **report})
 
 
-class Publisher:
-    """Turns what the loop tells into events, checkpoints and the state that the next attempt would start from."""
-
-    def __init__(self, storage: Storage, claim: jobs.Claim, config: TrainConfig, dataset: Dataset) -> None:
-        self.storage = storage
-        self.claim = claim
-        self.config = config
-        self.dataset = dataset
-        self.state_sha256 = claim.state_sha256
-
-    def tick(self, tick: Tick) -> None:
-        """Progress, losses and the time that is left."""
-        self.claim.report(
-            "tick",
-            dataclasses.asdict(tick),
-            progress=tick.progress,
-            eta_seconds=tick.eta_seconds,
-            message=f"{tick.kimg:.1f} kimg at {tick.seconds_per_kimg:.1f} s/kimg.",
-        )
-
-    def snapshot(self, snapshot: Snapshot) -> None:
-        """A servable checkpoint, its sheet, and the whole state: stored first, then published in one transaction."""
-        meta = CheckpointMeta(
-            config=self.config,
-            kimg=snapshot.kimg,
-            minutes=snapshot.minutes,
-            dataset=self.dataset.name,
-            metrics=snapshot.metrics,
-        )
-        weights = save_checkpoint(None, snapshot.generator, meta)
-        sheet = io.BytesIO()
-        snapshot.sheet.save(sheet, "PNG")
-        stored: dict[str, Any] = {
-            "sha256": self.storage.put(weights),
-            "sheet_sha256": self.storage.put(sheet.getvalue()),
-            "kimg": snapshot.kimg,
-            "bytes_": len(weights),
-            "metrics": snapshot.metrics,
-        }
-        state_sha256 = self.storage.put(snapshot.state())
-
-        def publish(session: Session, job: Job) -> None:
-            self.storage.require(stored["sha256"], stored["sheet_sha256"], state_sha256)
-            catalogue.publish(session, self._model(), **stored)
-            job.state_sha256 = state_sha256
-            job.state_kimg = snapshot.kimg
-            job.fruitless = 0
-            jobs.tell(session, job.id, "snapshot", self._event(snapshot, stored["sha256"]))
-
-        self.claim.publish(publish)
-        superseded, self.state_sha256 = self.state_sha256, state_sha256
-        if superseded is not None and superseded != state_sha256:
-            try:
-                self.storage.delete(superseded)
-            except Unavailable as error:  # litter is no reason to end a training
-                log.warning("state_not_deleted", blob=superseded, reason=error.message)
-
-    def _event(self, snapshot: Snapshot, sha256: str) -> dict[str, Any]:
-        return {
-            "kimg": snapshot.kimg,
-            "minutes": snapshot.minutes,
-            "metrics": snapshot.metrics,
-            "checkpoint": sha256,
-            "sheet": f"/v1/jobs/{self.claim.job_id}/samples/{snapshot.kimg:.1f}.png",
-        }
-
-    def _model(self) -> dict[str, Any]:
-        network = self.config.network
-        return {
-            "name": self.claim.request["name"],
-            "job_id": self.claim.job_id,
-            "architecture": network.architecture,
-            "resolution": network.resolution,
-            "z_dim": network.z_dim,
-            "w_dim": network.w_dim,
-            "num_ws": network.num_ws,
-            "dataset": self.dataset.name,
-        }
-
-
-def _saved_state(storage: Storage, claim: jobs.Claim) -> TrainingState | None:
-    if claim.state_sha256 is None:
+def dataset_texts(storage: Storage, dataset: Dataset, config: TrainConfig) -> Texts | None:
+    """The captions and labels of a dataset as its networks take them; None for networks that know no texts."""
+    if config.network.text is None:
         return None
     try:
-        return TrainingState.from_bytes(storage.get(claim.state_sha256))
-    except models_errors.CheckpointInvalid as error:
-        raise CheckpointInvalid(f"The saved state of job {claim.job_id} cannot be read: {error}") from error
+        encoder = build_encoder(config.network.text.encoder)
+    except models_errors.EncoderUnavailable as error:
+        raise InvalidRequest(str(error), code="encoder_unavailable", param="config") from error
+    if encoder.size != config.network.text.features:
+        raise InvalidRequest(
+            f"Text encoder {encoder.id!r} gives {encoder.size} numbers a text; the configuration says "
+            f"{config.network.text.features}. Set network.text.features to {encoder.size}.",
+            code="config_does_not_fit",
+            param="config",
+        )
+    manifest = read_manifest(storage.path(dataset.manifest_sha256 or ""))
+    kept = {item.position: item for item in manifest.items if item.position is not None}
+    items = [kept[row] for row in range(dataset.count)]
+    cache = None if encoder.id.startswith(HASHED) else storage.beside(f"{dataset.manifest_sha256} {encoder.id}")
+    return Texts.of([item.caption for item in items], [item.label for item in items], encoder, cache)
+
+
+def _first_state(
+    db: Database, storage: Storage, claim: jobs.Claim, config: TrainConfig, publisher: Publisher
+) -> TrainingState:
+    """Where this attempt starts: from what the last one saved, from another training, or from nothing."""
+    if claim.states:
+        return _saved_state(storage, claim.states, publisher)
+    publisher.begin()
+    if (branch := claim.request.get("branch")) is not None:
+        try:
+            return _saved_state(storage, [branch], publisher).under(config)
+        except models_errors.ConfigInvalid as error:
+            raise InvalidRequest(str(error), code="config_does_not_fit", param="config") from error
+    state = TrainingState.start(config)
+    if (base := claim.request.get("base")) is not None:
+        with db.read() as session:
+            sha256 = catalogue.resolve(session, base).checkpoint.sha256
+        try:
+            transfer = start_from(state, storage.path(sha256))
+        except models_errors.ModelsError as error:
+            raise InvalidRequest(f"Base {base!r}: {error}", code="base_does_not_fit", param="base") from error
+        publisher.say(transfer.message, warn=bool(transfer.left))
+    return state
+
+
+def _saved_state(storage: Storage, states: Sequence[str], publisher: Publisher) -> TrainingState:
+    """The newest of the saved states that can be read."""
+    problems: list[str] = []
+    for sha256 in states:
+        try:
+            data = storage.get(sha256)
+            if hashlib.sha256(data).hexdigest() != sha256:
+                raise models_errors.CheckpointInvalid("it no longer holds what was written.")
+            state = TrainingState.from_bytes(data)
+        except (models_errors.CheckpointInvalid, NotFound) as error:
+            problems.append(f"The saved state {sha256[:12]} cannot be read: {error}")
+            continue
+        if problems:
+            publisher.say(f"{problems[0]} Went on from the one before it, at {state.kimg:.1f} kimg.", warn=True)
+        return state
+    raise CheckpointInvalid(" ".join(problems))

@@ -1,22 +1,23 @@
 """Snapshots: when one is due, what its sheet shows, and how good its pictures are."""
 
-import time
-
 import numpy as np
+from numpy.typing import NDArray
 
+from models.checkpoint import LONGEST_CAPTION, MOST_CAPTIONS
 from models.config import TrainConfig
 from models.latents.truncation import update_w_avg
-from models.metrics.report import REPORT_IMAGES, quick_report
+from models.metrics.concerns import concerns
+from models.metrics.report import Reference
 from models.sampling import contact_sheet, render
-from worker.training.report import Snapshot, spent
+from worker.training.data import shown_rows
+from worker.training.report import Concern, Snapshot, spent
 from worker.training.state import TrainingState
+from worker.training.texts import Texts
 
 SHEET_SEEDS = range(16)  # the same on every sheet, so that sheets side by side show the growth
 SHEET_COLUMNS = 4
 REPORT_SEED = 1_000_000  # first seed of the measured pictures, away from those on the sheet
-MEASURING_SHARE = 0.02  # of the time, at most, goes to measuring
-FEWEST_MEASURED = 16  # pictures of each set; neighbourhoods and distances of fewer say nothing
-EXPECTED_MEASURING_SECONDS = 5.0  # until the first measurement says better
+MEASURED = 256  # painted pictures a snapshot: a second or two of a CPU, and enough for a trend
 
 
 def wait_minutes(config: TrainConfig, minutes: float) -> float:
@@ -30,17 +31,24 @@ def wait_minutes(config: TrainConfig, minutes: float) -> float:
 
 
 class SnapshotTaker:
-    """Takes snapshots of one training, growing rarer, and measures as many of them as the time allows."""
+    """Takes snapshots of one training, growing rarer, and measures each."""
 
-    def __init__(self, state: TrainingState, images: np.ndarray) -> None:
+    def __init__(self, state: TrainingState, images: np.ndarray, texts: Texts | None = None) -> None:
         self._config = state.config
+        self._images = images
         self._taken_at = state.images_seen
         self._due_minutes = state.minutes + wait_minutes(state.config, state.minutes)
-        self._measured = time.perf_counter()
-        self._measuring_seconds = EXPECTED_MEASURING_SECONDS
-        # Twice as many reals as painted pictures: the report compares the reals with each other too.
-        drawn = np.random.default_rng(state.config.seed).permutation(len(images))[: 2 * REPORT_IMAGES]
-        self._reals = images[np.sort(drawn)]
+        self._reference: Reference | None = None
+        self._history: list[dict[str, float]] = []
+        self._told: set[str] = set()
+        self._prompts: list[str] | None = None
+        self._captions: tuple[str, ...] = ()
+        if texts is not None and state.generator_ema.text is not None:
+            shown, _ = shown_rows(state.config, len(images))
+            rows = np.random.default_rng(state.config.seed).permutation(shown)
+            known = texts.of_pictures
+            self._prompts = [known[row] for row in np.resize(rows, MEASURED)]
+            self._captions = texts.sample(shown, MOST_CAPTIONS, LONGEST_CAPTION)
 
     def due(self, state: TrainingState) -> bool:
         """Whether it is time for the next one; the end of the budget has one of its own."""
@@ -50,11 +58,12 @@ class SnapshotTaker:
         """Whether anything was learnt since the last one."""
         return state.images_seen > self._taken_at
 
-    def take(self, state: TrainingState, *, measure: bool = False) -> Snapshot:
-        """The training's present moment; `measure`: whatever the time it takes."""
+    def take(self, state: TrainingState) -> Snapshot:
+        """The training's present moment."""
         update_w_avg(state.generator_ema)
-        sheet = contact_sheet(render(state.generator_ema, SHEET_SEEDS), SHEET_COLUMNS)
-        metrics = self._measure(state) if measure or self._time_to_measure() else {}
+        state.generator_ema.captions = self._captions
+        sheet = contact_sheet(self._paint(state, SHEET_SEEDS), SHEET_COLUMNS)
+        metrics, found = self._measure(state)
         self._taken_at = state.images_seen
         self._due_minutes = state.minutes + wait_minutes(self._config, state.minutes)
         return Snapshot(
@@ -62,20 +71,32 @@ class SnapshotTaker:
             minutes=state.minutes,
             sheet=sheet,
             generator=state.generator_ema,
+            discriminator=state.discriminator,
             metrics=metrics,
             state=state.to_bytes,
+            concerns=found,
         )
 
-    def _time_to_measure(self) -> bool:
-        return self._measuring_seconds <= MEASURING_SHARE * (time.perf_counter() - self._measured)
+    def _measure(self, state: TrainingState) -> tuple[dict[str, float], tuple[Concern, ...]]:
+        """What was measured, and what in it the artist should know of; nothing where there are too few pictures."""
+        if self._reference is None:
+            self._reference = Reference.of(self._images, *shown_rows(self._config, len(self._images)), count=MEASURED)
+        if self._reference.reals is None:
+            return {}, ()
+        fakes = self._paint(state, range(REPORT_SEED, REPORT_SEED + self._reference.count))
+        metrics = self._reference.measure(fakes)
+        self._history.append(metrics)
+        sheets = {"collapse": self._reference.twins_sheet, "copying": self._reference.copies_sheet}
+        found = concerns(self._history)
+        news = tuple(
+            Concern(concern.kind, concern.message, state.kimg, sheets[concern.kind](fakes))
+            for concern in found
+            if concern.kind not in self._told
+        )
+        self._told = {concern.kind for concern in found}  # what stays is said once, and again when it comes back
+        return metrics, news
 
-    def _measure(self, state: TrainingState) -> dict[str, float]:
-        start = time.perf_counter()
-        count = len(self._reals) // 2
-        if count < FEWEST_MEASURED:
-            return {}
-        fakes = render(state.generator_ema, range(REPORT_SEED, REPORT_SEED + count))
-        metrics = quick_report(self._reals, fakes)
-        self._measured = time.perf_counter()
-        self._measuring_seconds = self._measured - start
-        return metrics
+    def _paint(self, state: TrainingState, seeds: range) -> NDArray[np.uint8]:
+        """Pictures of G_ema, told what real pictures show where the networks know texts."""
+        prompts = self._prompts and self._prompts[: len(seeds)]
+        return render(state.generator_ema, seeds, prompts=prompts, batch=state.micro_batch)  # as memory allows

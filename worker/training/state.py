@@ -7,21 +7,24 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Self
 
+import numpy as np
 import safetensors.torch
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.optim import Adam
 
 from models.config import TrainConfig
-from models.errors import CheckpointInvalid
+from models.errors import CheckpointInvalid, ConfigInvalid
+from models.networks.discriminator import Discriminator
 from models.networks.generator import Generator
 from models.registry import build_discriminator, build_generator
 
 METADATA_KEY = "ganvas_training"
 LENGTH_BYTES = 8  # safetensors: the header's length comes first, little-endian
 ADAM_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
-COUNTERS = ("steps", "images_seen", "images_drawn", "minutes")
+COUNTERS = ("steps", "images_seen", "images_drawn", "minutes", "augment_probability", "rate_scale", "micro_batch")
 
 
 @dataclass
@@ -30,7 +33,7 @@ class TrainingState:
 
     config: TrainConfig
     generator: Generator
-    discriminator: nn.Module
+    discriminator: Discriminator
     generator_ema: Generator
     generator_optimizer: Adam
     discriminator_optimizer: Adam
@@ -39,6 +42,9 @@ class TrainingState:
     images_seen: int = 0
     images_drawn: int = 0  # of the shuffled dataset; more than were seen where G's step has reals of its own
     minutes: float = 0.0
+    augment_probability: float = 1.0
+    rate_scale: float = 1.0  # of the learning rate; halved when the training had to go back
+    micro_batch: int = 0  # images a pass; halved when memory ran out
 
     @classmethod
     def start(cls, config: TrainConfig) -> Self:
@@ -48,14 +54,18 @@ class TrainingState:
             generator = build_generator(config.network)
             discriminator = build_discriminator(config.network)
             random = torch.get_rng_state()
+        discriminator.freeze(config.frozen_discriminator_stages)
         return cls(
             config=config,
             generator=generator,
             discriminator=discriminator,
             generator_ema=copy.deepcopy(generator).eval().requires_grad_(False),
-            generator_optimizer=_adam(generator, config),
-            discriminator_optimizer=_adam(discriminator, config),
+            generator_optimizer=_adam(_own_parameters(generator), config),
+            # D is asked how pictures fit texts, so it teaches what texts mean.
+            discriminator_optimizer=_adam([*discriminator.parameters(), *_text_parameters(generator)], config),
             random={"cpu": random},
+            augment_probability=config.augment_probability,
+            micro_batch=config.micro_batch or config.batch_size,
         )
 
     @classmethod
@@ -91,6 +101,26 @@ class TrainingState:
             metadata={METADATA_KEY: json.dumps(saved)},
         )
 
+    def under(self, config: TrainConfig) -> Self:
+        """This state as the start of another training: all that was learnt, no budget spent, chance as it stands.
+
+        Raises ConfigInvalid where the configuration has other networks.
+        """
+        if config.network != self.config.network:
+            raise ConfigInvalid(
+                "A branch goes on with the same networks; to change network.* start a training with this model as its "
+                "base."
+            )
+        state = type(self).from_bytes(self.to_bytes())
+        state.config = config
+        state.steps = state.images_seen = state.images_drawn = 0
+        state.minutes, state.rate_scale = 0.0, 1.0
+        state.augment_probability = config.augment_probability
+        state.micro_batch = config.micro_batch or config.batch_size
+        state.discriminator.requires_grad_(True)
+        state.discriminator.freeze(config.frozen_discriminator_stages)
+        return state
+
     @property
     def kimg(self) -> float:
         """Thousands of real images shown."""
@@ -100,6 +130,12 @@ class TrainingState:
     def device(self) -> torch.device:
         """Where the networks are."""
         return self.generator.w_avg.device
+
+    def weigh(self, features: NDArray[np.float32]) -> None:
+        """How much each feature of a text counts, [F]: worked out from the dataset once, a part of G from then on."""
+        for generator in (self.generator, self.generator_ema):
+            if generator.text is not None:
+                generator.text.weight.copy_(torch.from_numpy(features))
 
     def to(self, device: torch.device, memory_format: torch.memory_format) -> None:
         """Move the networks and their optimisers there, their images laid out in that format."""
@@ -139,13 +175,22 @@ class TrainingState:
         }
 
 
-def _adam(network: nn.Module, config: TrainConfig) -> Adam:
-    return Adam(network.parameters(), lr=config.learning_rate, betas=(config.adam_beta1, config.adam_beta2))
+def _text_parameters(generator: Generator) -> list[nn.Parameter]:
+    return [] if generator.text is None else list(generator.text.parameters())
+
+
+def _own_parameters(generator: Generator) -> list[nn.Parameter]:
+    """G's parameters but for those that D teaches."""
+    return [*generator.mapping.parameters(), *generator.synthesis.parameters()]
+
+
+def _adam(parameters: list[nn.Parameter], config: TrainConfig) -> Adam:
+    return Adam(parameters, lr=config.learning_rate, betas=(config.adam_beta1, config.adam_beta2))
 
 
 def _load_adam(optimizer: Adam, tensors: dict[str, Tensor]) -> None:
     """Give Adam its moments back; `tensors` names them "index.moment", and is empty before the first step."""
-    indices = range(len(optimizer.param_groups[0]["params"])) if tensors else []
+    indices = sorted({int(name.partition(".")[0]) for name in tensors})  # none of a parameter that never had a gradient
     moments = {index: {moment: tensors[f"{index}.{moment}"] for moment in ADAM_MOMENTS} for index in indices}
     optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
 

@@ -7,6 +7,7 @@ import json
 import time
 import zipfile
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from fastapi import APIRouter
@@ -16,6 +17,7 @@ from starlette.requests import Request
 
 from app.api import drawing, errors
 from app.api.deps import MayGenerate, Services, ServicesDep
+from app.api.directory import Served
 from app.api.drawing import FileKind
 from app.api.schemas.images import ImageQueryParams, ImagesIn, ImagesOut
 from app.core.errors import GanvasError, InvalidRequest
@@ -30,6 +32,46 @@ PINNED_CACHE: Final = "public, max-age=31536000, immutable"
 CURRENT_CACHE: Final = "public, max-age=5"  # seconds: a training may publish its next checkpoint at any time
 
 
+@dataclass(frozen=True)
+class Order:
+    """The pictures of one request, and what its answer says of them."""
+
+    served: Served
+    kind: FileKind
+    recipes: Sequence[Recipe]
+    matches: Sequence[float] | None = None  # of best_of
+
+    def each(self, index: int) -> dict[str, Any]:
+        """What is said of one picture."""
+        recipe = self.recipes[index]
+        said = {"seed": recipe.seed, "recipe": recipe.model_dump(mode="json")}
+        return said if self.matches is None else said | {"match": self.matches[index]}
+
+    def all(self) -> dict[str, Any]:
+        """What the pictures have in common."""
+        recipe = self.recipes[0]
+        common = {
+            "model": recipe.model,
+            "checkpoint": recipe.checkpoint,
+            "size": f"{recipe.size[0]}x{recipe.size[1]}",
+            "output_format": self.kind.output_format,
+        }
+        return common | drawing.told(self.served, recipe)
+
+    def answer(self, pictures: Sequence[dict[str, Any]]) -> JSONResponse:
+        """The JSON answer; each picture is its file or its URL."""
+        data = [picture | self.each(index) for index, picture in enumerate(pictures)]
+        return JSONResponse({"created": int(time.time()), "data": data} | self.all())
+
+    def zip(self, files: Sequence[bytes]) -> bytes:
+        """The files under their number and seed."""
+        place = io.BytesIO()
+        with zipfile.ZipFile(place, "w", zipfile.ZIP_STORED) as archive:
+            for index, (recipe, file) in enumerate(zip(self.recipes, files, strict=True)):
+                archive.writestr(zipfile.ZipInfo(f"{index:02d}-{recipe.seed}.{self.kind.output_format}"), file)
+        return place.getvalue()
+
+
 @router.post("/v1/images/generations", responses={200: {"model": ImagesOut}})
 async def generate(body: ImagesIn, request: Request, services: ServicesDep) -> Response:
     """Draw pictures. `Accept: image/png` (webp, jpeg, or application/zip) gives the bytes themselves."""
@@ -39,21 +81,27 @@ async def generate(body: ImagesIn, request: Request, services: ServicesDep) -> R
     kind = FileKind(
         RAW_TYPES.get(accepted) or body.output_format or "png", body.output_compression, body.metadata or "full"
     )
-    if accepted in RAW_TYPES and len(recipes) > 1:
-        message = f"One answer holds one {kind.output_format} and {len(recipes)} pictures were asked for"
+    n = len(recipes) if body.best_of is None else body.n or 1
+    if accepted in RAW_TYPES and n > 1:
+        message = f"One answer holds one {kind.output_format} and {n} pictures were asked for"
         raise InvalidRequest(f"{message}; send Accept: {ZIP_TYPE}.", code="accept_zip", param="n")
+    order = Order(served, kind, recipes)
+    if body.best_of is not None:
+        # They are painted once more as the ordinary pictures they are: dear only where almost all of them are wanted.
+        best = await drawing.best(request, services.painter, recipes, n)
+        order = Order(served, kind, [recipe for recipe, _ in best], [match for _, match in best])
     if body.stream and not accepted:
-        return await _stream(request, services, recipes, kind)
+        return await _stream(request, services, order)
     if body.response_format == "url" and not accepted:
         base = str(request.base_url).rstrip("/")
-        urls = [base + recipe.url(kind.output_format, kind.compression) for recipe in recipes]
-        return _answer(recipes, kind, [{"url": url} for url in urls])
-    files = await drawing.draw(request, services.painter, recipes, kind)
+        urls = [base + recipe.url(kind.output_format, kind.compression) for recipe in order.recipes]
+        return order.answer([{"url": url} for url in urls])
+    files = await drawing.draw(request, services.painter, order.recipes, kind)
     if accepted == ZIP_TYPE:
-        return Response(_zip(recipes, files, kind), media_type=ZIP_TYPE)
+        return Response(order.zip(files), media_type=ZIP_TYPE)
     if accepted:
-        return Response(files[0], media_type=accepted, headers={"x-ganvas-recipe": recipes[0].canonical_json()})
-    return _answer(recipes, kind, [{"b64_json": base64.b64encode(file).decode()} for file in files])
+        return Response(files[0], media_type=accepted, headers={"x-ganvas-recipe": order.recipes[0].canonical_json()})
+    return order.answer([{"b64_json": base64.b64encode(file).decode()} for file in files])
 
 
 @router.get(
@@ -64,7 +112,7 @@ async def generate(body: ImagesIn, request: Request, services: ServicesDep) -> R
 async def image(model: str, query: ImageQueryParams, request: Request, services: ServicesDep) -> Response:
     """A picture is a URL: with the checkpoint pinned it never changes."""
     served = await services.directory.resolve(model)
-    seed = drawing.PROMPTED_SEED if query.seed is None and drawing.has_text(query.prompt) else query.seed
+    seed = drawing.seed_of(query.seed, query.prompt, served)
     if seed is None or seed == -1:
         chosen = request.url.include_query_params(seed=random_seed())
         return RedirectResponse(f"{chosen.path}?{chosen.query}", 302, {"cache-control": "no-store"})
@@ -95,58 +143,27 @@ def _has(request: Request, etag: str) -> bool:
     return etag in tags or tags == ["*"]
 
 
-def _answer(recipes: Sequence[Recipe], kind: FileKind, pictures: Sequence[dict[str, Any]]) -> JSONResponse:
-    data = [
-        picture | {"seed": recipe.seed, "recipe": recipe.model_dump(mode="json")}
-        for recipe, picture in zip(recipes, pictures, strict=True)
-    ]
-    return JSONResponse({"created": int(time.time()), "data": data} | _of_all(recipes[0], kind))
-
-
-def _of_all(recipe: Recipe, kind: FileKind) -> dict[str, Any]:
-    """What the pictures of one request have in common."""
-    common: dict[str, Any] = {
-        "model": recipe.model,
-        "checkpoint": recipe.checkpoint,
-        "size": f"{recipe.size[0]}x{recipe.size[1]}",
-        "output_format": kind.output_format,
-    }
-    return common if recipe.prompt_mode is None else common | {"prompt_mode": recipe.prompt_mode}
-
-
-def _zip(recipes: Sequence[Recipe], files: Sequence[bytes], kind: FileKind) -> bytes:
-    place = io.BytesIO()
-    with zipfile.ZipFile(place, "w", zipfile.ZIP_STORED) as archive:
-        for index, (recipe, file) in enumerate(zip(recipes, files, strict=True)):
-            archive.writestr(zipfile.ZipInfo(f"{index:02d}-{recipe.seed}.{kind.output_format}"), file)
-    return place.getvalue()
-
-
-async def _stream(request: Request, services: Services, recipes: Sequence[Recipe], kind: FileKind) -> Response:
+async def _stream(request: Request, services: Services, order: Order) -> Response:
     """OpenAI's event stream. It opens with the first picture, so that an early error still has its status."""
-    tasks = drawing.begin(services.painter, recipes, kind)
+    tasks = drawing.begin(services.painter, order.recipes, order.kind)
     try:
         await drawing.while_connected(request, tasks[0])
     except BaseException:
         await drawing.drop(tasks)
         raise
-    return EventSourceResponse(_events(recipes, tasks, kind))
+    return EventSourceResponse(_events(order, tasks))
 
 
-async def _events(
-    recipes: Sequence[Recipe], tasks: Sequence[asyncio.Task[bytes]], kind: FileKind
-) -> AsyncIterator[ServerSentEvent]:
+async def _events(order: Order, tasks: Sequence[asyncio.Task[bytes]]) -> AsyncIterator[ServerSentEvent]:
     type_ = "image_generation.completed"
     try:
-        for recipe, task in zip(recipes, tasks, strict=True):
+        for index, task in enumerate(tasks):
             event = {
                 "type": type_,
                 "b64_json": base64.b64encode(await task).decode(),
                 "created_at": int(time.time()),
-                "seed": recipe.seed,
-                "recipe": recipe.model_dump(mode="json"),
             }
-            yield ServerSentEvent(json.dumps(event | _of_all(recipe, kind)), event=type_)
+            yield ServerSentEvent(json.dumps(event | order.each(index) | order.all()), event=type_)
     except GanvasError as error:
         yield ServerSentEvent(json.dumps({"error": errors.error_object(error)}), event="error")
     finally:

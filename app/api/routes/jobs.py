@@ -4,26 +4,32 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Annotated, Final
 
-from fastapi import APIRouter, Header, Query
+from fastapi import APIRouter, Header, Path, Query
 from fastapi.responses import FileResponse, Response
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.requests import Request
 
-from app.api import paging
+from app.api import paging, trainings
 from app.api.deps import MayTrain, PagingDep, Services, ServicesDep
 from app.api.schemas.jobs import EventOut, JobOut, Kind, SampleOut, Status, sheet_name
 from app.api.schemas.lists import Page
+from app.api.schemas.training import BranchIn
 from app.core import jobs
 from app.core.errors import NotFound
-from app.core.records import Checkpoint, Job
+from app.core.records import Checkpoint, Job, JobEvent
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], dependencies=[MayTrain])
 
 EVENT_POLL_SECONDS: Final = 0.5  # a follower hears of an event at most this late
 EVENTS_AT_ONCE: Final = 200
 SEQUENCE_MAX: Final = 2**63 - 1  # what a database counts to
+# A report needs nothing but itself: its pictures are data: URLs, its style is inline, and it has no scripts.
+REPORT_HEADERS: Final = {
+    "content-security-policy": "default-src 'none'; img-src data:; style-src 'unsafe-inline'",
+    "x-content-type-options": "nosniff",
+}
 
 
 @router.get("")
@@ -85,6 +91,16 @@ def resume(job: str, services: ServicesDep) -> JobOut:
     return shown
 
 
+@router.post("/{job}/branch", status_code=202)
+def branch(job: str, body: BranchIn, response: Response, services: ServicesDep) -> JobOut:
+    """Start another training from where this one last saved, or from one of its checkpoints, with other settings."""
+    with services.db.begin() as session:
+        row, shown = trainings.submit(session, trainings.branch_request(session, job, body))
+    services.dispatcher.dispatch(row)
+    response.headers["location"] = f"/v1/jobs/{row.id}"
+    return shown
+
+
 @router.get("/{job}/samples")
 def samples(job: str, services: ServicesDep) -> Page[SampleOut]:
     """A training's sample sheets, in the order they were drawn."""
@@ -104,6 +120,47 @@ def sample(job: str, kimg: str, services: ServicesDep) -> FileResponse:
         message = f"Job {job} has no sheet at {kimg} kimg. GET /v1/jobs/{job}/samples lists them."
         raise NotFound(message, code="sample_not_found", param="kimg")
     return FileResponse(services.storage.path(named[-1].sheet_sha256 or ""), media_type="image/png")
+
+
+@router.get("/{job}/evidence/{sha256}.png", response_class=FileResponse)
+def evidence(
+    job: str,
+    sha256: Annotated[str, Path(pattern="^[0-9a-f]{12}$", description="First 12 hex digits of its sha256.")],
+    services: ServicesDep,
+) -> FileResponse:
+    """The pictures that a warning of the training is about."""
+    with services.db.read() as session:
+        jobs.find(session, job)
+        warnings = session.scalars(select(JobEvent).where(JobEvent.job_id == job, JobEvent.type == "warning"))
+        told = [str(event.data.get("evidence_sha256", "")) for event in warnings]
+    found = next((name for name in told if name.startswith(sha256)), None)
+    if found is None:
+        message = f"No warning of job {job} shows {sha256}.png. GET /v1/jobs/{job}/events has the warnings."
+        raise NotFound(message, code="evidence_not_found", param="sha256")
+    return FileResponse(services.storage.path(found), media_type="image/png")
+
+
+@router.get("/{job}/report.json", response_class=FileResponse)
+def report_figures(job: str, services: ServicesDep) -> FileResponse:
+    """Everything that was measured of a finished training."""
+    return FileResponse(_report(services, job, "report_json_sha256"), media_type="application/json")
+
+
+@router.get("/{job}/report", response_class=FileResponse)
+def report(job: str, services: ServicesDep) -> FileResponse:
+    """The same as a page, with plots and pictures."""
+    return FileResponse(_report(services, job, "report_sha256"), media_type="text/html", headers=REPORT_HEADERS)
+
+
+def _report(services: Services, job: str, name: str) -> str:
+    """Where a part of a job's report is kept; NotFound where it has none, or none yet."""
+    with services.db.read() as session:
+        row = jobs.find(session, job)
+    sha256 = (row.result or {}).get(name)
+    if sha256 is None:
+        message = f"Job {job} is {row.status} and has no report; a training writes one when its budget has ended."
+        raise NotFound(message, code="report_not_found", param="job")
+    return str(services.storage.path(sha256))
 
 
 def _show(session: Session, job: Job) -> JobOut:

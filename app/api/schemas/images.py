@@ -10,6 +10,7 @@ from models.latents.seeds import SEED_MAX
 
 PSI_MEANING = "Truncation. 1: as trained; towards 0: towards the typical."
 CUTOFF_MEANING = "How many layers are truncated; absent: all."
+PROMPT_MEANING = "What to draw; it moves the seed of a model that was trained without captions and labels."
 QUALITY_MEANING = "Quality of JPEG and WebP."
 
 Psi = Annotated[float, Field(ge=-2, le=2)]
@@ -33,11 +34,12 @@ class ImagesIn(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     model: str | None = Field(None, max_length=200, description="Name, or name@checkpoint; absent: the default model.")
-    prompt: str | None = Field(
-        None, max_length=2000, description="Text; it moves the seed where captions mean nothing."
-    )
+    prompt: str | None = Field(None, max_length=2000, description=PROMPT_MEANING)
     label: str | None = Field(None, max_length=200, description="Class of a labelled model.")
     n: int | None = Field(None, ge=1, le=MAX_PICTURES, description="How many pictures; 1 when absent.")
+    best_of: int | None = Field(
+        None, ge=1, le=MAX_PICTURES, description="Draw so many and answer the n that fit prompt and label best."
+    )
     seed: int | None = Field(None, ge=-1, le=SEED_MAX, description="Picture i has seed + i; -1 or absent: random.")
     seeds: list[int] | str | None = Field(None, description='The seed of each picture: a list, or "0,1,4-6".')
     truncation_psi: Psi | None = Field(None, description=PSI_MEANING)
@@ -64,9 +66,7 @@ class ImageQuery(BaseModel):
     cutoff: Cutoff | None = Field(None, description=CUTOFF_MEANING)
     noise_mode: NoiseMode = Field("const", description="Noise of networks that take it.")
     label: str | None = Field(None, max_length=200, description="Class of a labelled model.")
-    prompt: str | None = Field(
-        None, max_length=2000, description="Text; it moves the seed where captions mean nothing."
-    )
+    prompt: str | None = Field(None, max_length=2000, description=PROMPT_MEANING)
     mix_seed: int | None = Field(None, ge=0, le=SEED_MAX, description="Style mixing: seed that layers come from.")
     mix_layers: str | None = Field(None, max_length=200, description='Style mixing: layers such as "4-7".')
     size: str | None = Field(None, description="WxH, by nearest resampling, or auto: the model's own.")
@@ -87,6 +87,7 @@ class ImageOut(BaseModel):
     url: str | None = Field(None, description="Where to get the file, for as long as the weights are kept.")
     seed: int = Field(description="The seed it was drawn with.")
     recipe: dict[str, Any] = Field(description="All that determines its pixels.")
+    match: float | None = Field(None, description="With best_of: how well it fits by D; higher is better.")
 
 
 class ImagesOut(BaseModel):
@@ -99,6 +100,8 @@ class ImagesOut(BaseModel):
     size: str = Field(description="WxH.")
     output_format: OutputFormat = Field(description="Kind of file.")
     prompt_mode: Literal["hashed"] | None = Field(None, description="hashed: the prompt only moved the seed.")
+    matched_terms: list[str] | None = Field(None, description="Words of the prompt that the model was trained with.")
+    unknown_terms: list[str] | None = Field(None, description="Words of the prompt that it was not trained with.")
 
 
 ImageQueryParams = Annotated[ImageQuery, Query()]

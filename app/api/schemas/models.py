@@ -30,7 +30,7 @@ class ModelOut(BaseModel):
     w_dim: int = Field(description="Length of the intermediate latent w.")
     num_ws: int = Field(description="Layers of w that can be mixed.")
     labels: list[str] = Field(description="Classes it was trained with.")
-    vocabulary: list[str] = Field(description="Words of captions it was trained with.")
+    vocabulary: list[str] = Field(description="Words a prompt may use, those of most captions first.")
     directions: list[str] = Field(description="Named directions of its latent space.")
     checkpoint: str | None = Field(description="sha256 of the weights meant.")
     checkpoints: list[CheckpointOut] = Field(description="All its weights, oldest training first.")

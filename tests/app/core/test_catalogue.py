@@ -26,9 +26,9 @@ def model(name: str = "moss", job_id: str = "job_1") -> dict[str, Any]:
     return {"name": name, "job_id": job_id, **shape}
 
 
-def publish(db: Database, sha256: str, *, job_id: str = "job_1") -> None:
+def publish(db: Database, sha256: str, *, job_id: str = "job_1", **options: Any) -> None:
     with db.begin() as session:
-        catalogue.publish(session, model(job_id=job_id), sha256=sha256, kimg=1.0, bytes_=10, metrics={})
+        catalogue.publish(session, model(job_id=job_id), sha256=sha256, kimg=1.0, bytes_=10, metrics={}, **options)
 
 
 def resolve(db: Database, reference: str) -> tuple[str, bool]:
@@ -46,6 +46,27 @@ def test_the_newest_checkpoint_is_promoted_until_the_artist_chooses(db: Database
         catalogue.promote(session, "moss", FIRST[:12])
     publish(db, "c" * 64)
     assert resolve(db, "moss") == (FIRST, False)
+
+
+def test_a_checkpoint_that_is_not_the_best_is_kept_without_being_promoted(db: Database) -> None:
+    publish(db, FIRST, promote=False)
+    assert resolve(db, "moss") == (FIRST, False)  # a model is never without one
+    publish(db, SECOND, promote=False)
+    assert resolve(db, "moss") == (FIRST, False)
+    assert resolve(db, f"moss@{SECOND[:12]}") == (SECOND, True)
+    publish(db, "c" * 64, promote=True)
+    assert resolve(db, "moss") == ("c" * 64, False)
+
+
+def test_a_model_remembers_what_it_was_told_in_training(db: Database) -> None:
+    told = {"labels": ["cat", "dog"], "vocabulary": ["red", "cat"], "encoder": "hashed-8192"}
+    with db.begin() as session:
+        catalogue.publish(session, model() | told, sha256=FIRST, kimg=1.0, bytes_=10, metrics={})
+        catalogue.publish(session, model("bark"), sha256=FIRST, kimg=1.0, bytes_=10, metrics={})
+    with db.read() as session:
+        kept, untold = catalogue.find(session, "moss"), catalogue.find(session, "bark")
+    assert {name: getattr(kept, name) for name in told} == told
+    assert (untold.labels, untold.vocabulary, untold.encoder) == ([], [], None)
 
 
 def test_a_checkpoint_is_named_by_twelve_or_more_hex_digits(db: Database) -> None:
@@ -86,3 +107,17 @@ def test_a_name_belongs_to_the_training_that_took_it(db: Database) -> None:
 def test_a_name_that_could_be_mistaken_for_something_else_is_refused(name: str) -> None:
     with pytest.raises(InvalidRequest, match="cannot name a model"):
         catalogue.check_name(name)
+
+
+def test_a_model_that_a_training_will_start_from_cannot_be_deleted_until_that_has_a_state_of_its_own(
+    db: Database,
+) -> None:
+    publish(db, FIRST)
+    with db.begin() as session:
+        waiting = jobs.submit(session, "train", {"name": "fern", "base": f"moss@{FIRST}"})
+    with db.begin() as session, pytest.raises(Conflict, match=waiting.id):
+        catalogue.delete(session, "moss")
+    with db.begin() as session:
+        jobs.keep_state(jobs.find(session, waiting.id), "c" * 64, 1.0)
+        session.flush()
+        assert catalogue.delete(session, "moss") == [FIRST]

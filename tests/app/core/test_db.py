@@ -1,16 +1,20 @@
 """The database is durable, its migrations and its records agree, and what cannot be opened is one clear error."""
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 from sqlalchemy import text
 
-from app.core.db import Database
+from app.core import catalogue
+from app.core.db import MIGRATIONS, Database
 from app.core.errors import SettingsInvalid
-from app.core.records import Job, Record
+from app.core.records import Checkpoint, Job, Model, Record
 
 
 def test_the_migrations_make_exactly_the_tables_of_the_records(tmp_path: Path) -> None:
@@ -21,6 +25,57 @@ def test_the_migrations_make_exactly_the_tables_of_the_records(tmp_path: Path) -
         differences = compare_metadata(MigrationContext.configure(connection), Record.metadata)
     db.close()
     assert differences == []
+
+
+def test_models_of_the_first_tables_keep_their_checkpoints(tmp_path: Path) -> None:
+    db = Database(f"sqlite:///{tmp_path}/a.sqlite3")
+    migrate(db, command.upgrade, "0001")
+    with db.begin() as session:
+        session.execute(
+            text(
+                "INSERT INTO models (name, architecture, modality, resolution, z_dim, w_dim, num_ws, chosen, owned_by,"
+                " created_at) VALUES ('old', 'dcgan', 'image', 32, 8, 8, 1, 0, 'you', '2026-01-01 00:00:00')"
+            )
+        )
+        session.add(Checkpoint(model_name="old", sha256="a" * 64, kimg=1.0, bytes=10))
+    db.migrate()
+    with db.read() as session:
+        model = session.get(Model, "old")
+        assert model is not None
+        assert (model.labels, model.vocabulary, model.encoder) == ([], [], None)
+        assert [row.sha256 for row in catalogue.checkpoints(session, "old")] == ["a" * 64]
+    migrate(db, command.downgrade, "0001")
+    with db.read() as session:
+        assert session.scalar(text("SELECT count(*) FROM checkpoints")) == 1
+    db.close()
+
+
+def test_a_training_from_before_goes_on_from_the_one_state_it_saved(tmp_path: Path) -> None:
+    db = Database(f"sqlite:///{tmp_path}/a.sqlite3")
+    migrate(db, command.upgrade, "0002")
+    with db.begin() as session:
+        session.execute(
+            text(
+                "INSERT INTO jobs (id, kind, status, request, progress, message, attempts, fruitless, epoch,"
+                " cancel_requested, state_sha256, state_kimg, created_at) VALUES ('job_old', 'train', 'queued', '{}',"
+                " 0.5, 'Waiting.', 1, 0, 2, 0, :state, 12.5, '2026-01-01 00:00:00')"
+            ),
+            {"state": "a" * 64},
+        )
+    db.migrate()
+    with db.read() as session:
+        job = session.get(Job, "job_old")
+        assert job is not None
+        assert (job.state_sha256, job.previous_state_sha256, job.state_kimg) == ("a" * 64, None, 12.5)
+    db.close()
+
+
+def migrate(db: Database, direction: Callable[[Config, str], None], revision: str) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    with db.engine.begin() as connection:
+        config.attributes["connection"] = connection
+        direction(config, revision)
 
 
 def test_sqlite_commits_are_durable_and_foreign_keys_hold(tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ def test_an_attempt_that_saved_its_state_is_not_counted_against_the_job(db: Data
     job_id = submit(db)
     for _attempt in range(2 * jobs.MAX_FRUITLESS_ATTEMPTS):
         claim = hold(db, job_id)
-        claim.report("snapshot", {"kimg": 1.0}, fruitless=0)
+        claim.publish(lambda _session, job, number=_attempt: jobs.keep_state(job, f"{number:064}", 1.0))
         claim.release()
         expire_lease(db, job_id)
         with db.begin() as session:
@@ -219,6 +219,40 @@ def test_a_change_that_fails_inside_publish_leaves_no_trace(db: Database) -> Non
         claim.publish(change)
     claim.release()
     assert fetch(db, claim.job_id).message == "Starting."
+
+
+def test_the_state_before_the_newest_is_kept_and_the_one_before_that_is_named_for_deletion(db: Database) -> None:
+    claim = hold(db, submit(db))
+    superseded: list[str | None] = []
+    for name in ("a", "a", "b", "c", "d"):
+        claim.publish(lambda _session, job, name=name: superseded.append(jobs.keep_state(job, name * 64, 1.5)))
+    claim.release()
+    assert superseded == [None, None, None, "a" * 64, "b" * 64]
+    job = fetch(db, claim.job_id)
+    assert (job.state_sha256, job.previous_state_sha256, job.state_kimg) == ("d" * 64, "c" * 64, 1.5)
+    next_claim = jobs.Claim(db, job, threading.Event())
+    assert next_claim.states == ["d" * 64, "c" * 64]
+    next_claim.release()
+
+
+def test_a_state_is_in_use_by_the_job_it_is_of_and_by_unfinished_branches(db: Database) -> None:
+    claim = hold(db, submit(db))
+    claim.publish(lambda _session, job: jobs.keep_state(job, "a" * 64, 1.0))
+    with db.begin() as session:
+        branch = jobs.submit(session, "train", {"name": "fern", "branch": "b" * 64}).id
+        assert [jobs.state_in_use(session, name * 64) for name in "abc"] == [True, True, False]
+    with db.begin() as session:
+        jobs.cancel(session, branch)
+        assert not jobs.state_in_use(session, "b" * 64)
+    claim.release()
+
+
+def test_a_long_reason_fits_the_column_and_stays_whole_in_the_error(db: Database) -> None:
+    claim = hold(db, submit(db))
+    claim.finish("failed", message="x" * 2_000, error={"code": "c", "message": "x" * 2_000})
+    claim.release()
+    job = fetch(db, claim.job_id)
+    assert (len(job.message), len((job.error or {})["message"])) == (500, 2_000)
 
 
 def test_an_unknown_job_is_not_found(db: Database) -> None:

@@ -13,7 +13,7 @@ from rq.serializers import JSONSerializer
 from app import embedded_redis
 from app.core import jobs
 from app.core.db import Database
-from app.core.queue import TASKS, Dispatcher, connect
+from app.core.queue import CALIBRATE, CALIBRATE_QUEUE, TASKS, Dispatcher, connect, may_run
 from app.core.records import Job
 from app.core.settings import Settings
 
@@ -127,3 +127,27 @@ def test_queued_jobs_survive_a_killed_redis(
         wait_for_redis(settings)
         assert waiting(dispatcher) == [f"{job.id}-1"]
         again.kill()
+
+
+@pytest.mark.usefixtures("redis_server")
+def test_the_bell_for_measurements_hangs_once_and_says_nothing_but_the_task(dispatcher: Dispatcher) -> None:
+    assert dispatcher.calibrate()
+    assert dispatcher.calibrate()
+    queue = Queue(CALIBRATE_QUEUE, connection=dispatcher.connection, serializer=JSONSerializer)
+    (waits,) = queue.jobs
+    assert (waits.func_name, tuple(waits.args), waits.kwargs) == (CALIBRATE, (), {})
+    queue.empty()
+    assert dispatcher.calibrate()
+    assert len(queue) == 1
+
+
+def test_without_redis_the_bell_for_measurements_says_that_it_did_not_ring(dispatcher: Dispatcher) -> None:
+    assert not dispatcher.calibrate()
+
+
+def test_a_queue_runs_its_own_task_and_measurements_where_they_belong() -> None:
+    for queue in TASKS:
+        assert [task for task in (*TASKS.values(), "os.system") if may_run(queue, task)] == [TASKS[queue]]
+        assert may_run(queue, CALIBRATE) == (queue == CALIBRATE_QUEUE)
+    assert not may_run("elsewhere", CALIBRATE)
+    assert not may_run("elsewhere", None)

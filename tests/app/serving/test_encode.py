@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from app.serving.encode import DIGITAL_SOURCE_TYPE, MAX_RECIPE_BYTES, Pixels, encode, read_recipe, resample
-from app.serving.recipe import OutputFormat, Recipe
+from app.serving.recipe import Mix, OutputFormat, Recipe
 
 MakeRecipe = Callable[..., Recipe]
 FORMATS = get_args(OutputFormat)
@@ -62,6 +62,14 @@ def test_a_recipe_comes_back_out_of_its_file(make_recipe: MakeRecipe, output_for
 
     assert read_recipe(file) == recipe
     assert opened(file).size == (48, 40)
+
+
+@pytest.mark.parametrize("output_format", FORMATS)
+def test_the_longest_recipe_comes_back_too(make_recipe: MakeRecipe, output_format: OutputFormat) -> None:
+    mix = Mix(seed=2**32 - 1, layers=tuple([63] * 64))
+    recipe = make_recipe(2**32 - 1, model="🐈" * 200, label="🐈" * 200, prompt="🐈" * 2000, mix=mix)
+
+    assert read_recipe(encode(picture(), output_format=output_format, recipe=recipe)) == recipe
 
 
 @pytest.mark.parametrize("prompt", ["a cat", "猫"])

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from app.serving.inference import prepare
 from models.config import NetworkConfig
 from models.networks.generator import Generator
-from models.networks.layers import ResizeConv
+from models.networks.layers import ModulatedNorm, ResizeConv
 from models.presets import preset
 from models.registry import build_generator
 
@@ -72,3 +72,35 @@ def test_a_prepared_generator_paints_the_same_pictures(network: NetworkConfig) -
     assert [type(layer) for layer in ready.modules()] != [type(layer) for layer in generator.modules()] or (
         network.mapping_layers == 0
     )
+
+
+@pytest.mark.parametrize("mapping_layers", [0, 1])
+@pytest.mark.parametrize("architecture", ["fastgan", "r3gan"])
+def test_a_prepared_generator_of_the_other_families_paints_the_same_pictures(
+    architecture: str, mapping_layers: int
+) -> None:
+    torch.manual_seed(0)
+    widths = {"generator_widths": (32, 16, 16, 16, 8), "discriminator_widths": (8,) * (5 - (architecture == "fastgan"))}
+    shape = {"architecture": architecture, "resolution": 64, "upsampling": "resize", "z_dim": 16, "w_dim": 16}
+    generator = build_generator(NetworkConfig.model_validate({**shape, **widths, "mapping_layers": mapping_layers}))
+    with torch.no_grad():
+        for name, weight in generator.synthesis.named_parameters():
+            if "narrow" in name:
+                weight.normal_(0, 0.1)  # blocks of a new r3gan do nothing
+            elif "paint" in name:
+                weight.mul_(5)  # first weights of fastgan paint all but grey
+        for norm in (layer for layer in generator.modules() if isinstance(layer, nn.BatchNorm2d)):
+            norm.momentum = None  # all they have seen counts, and what they began with does not
+        generator(torch.randn(32, 16))
+    ready = copy.deepcopy(generator.eval())
+    prepare(ready)
+    z = torch.randn(8, 16)
+
+    with torch.inference_mode():
+        expected: Tensor = generator(z)
+        painted: Tensor = ready(z)
+        alone = torch.cat([ready(one) for one in z.split(1)])
+    assert expected.std() > 0.1
+    torch.testing.assert_close(painted, expected, rtol=0, atol=1e-4)
+    torch.testing.assert_close(alone, painted, rtol=0, atol=1e-4)
+    assert not any(type(layer) in (nn.Linear, ModulatedNorm, ResizeConv) for layer in ready.modules())

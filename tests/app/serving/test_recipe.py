@@ -26,6 +26,15 @@ def test_the_canonical_form_names_every_field_sorted_and_without_spaces(make_rec
     assert recipe.hash() == sha256(recipe.canonical_json().encode()).hexdigest()
 
 
+def test_recipes_of_the_first_version_keep_their_hash_and_their_seed(make_recipe: MakeRecipe) -> None:
+    plain = make_recipe(5)
+    hashed = make_recipe(5, prompt="a red cat", prompt_mode="hashed", mix=Mix(seed=7, layers=(1, 2)))
+
+    assert plain.hash() == "be399e854bd9d410d469f87f95f78b0807a27175a4cd6f7300024b527e74998d"
+    assert hashed.hash() == "f0661b8ba753716ffd876f1a6d88d0c903640aae5cd7d72726ded51611cc3e9e"
+    assert hashed.latent_seed == 4288049142
+
+
 def test_a_recipe_written_in_another_way_has_the_same_hash(make_recipe: MakeRecipe) -> None:
     once = make_recipe(5, truncation_psi=1)
     shuffled = json.dumps(dict(reversed(json.loads(once.canonical_json()).items())), indent=4)
@@ -44,6 +53,8 @@ def test_a_recipe_written_in_another_way_has_the_same_hash(make_recipe: MakeReci
         {"model": "other"},
         {"mix": Mix(seed=5, layers=(0,))},
         {"prompt": "cat", "prompt_mode": "hashed"},
+        {"prompt": "cat"},
+        {"label": "cat"},
         {"checkpoint": "b" * 64},
     ],
 )
@@ -62,7 +73,8 @@ def test_every_field_changes_the_hash(make_recipe: MakeRecipe, other: dict[str, 
         {"size": (0, 32)},
         {"size": (32, 4096)},
         {"checkpoint": "A" * 64},
-        {"prompt": "no mode"},
+        {"prompt": "cat", "prompt_mode": "drawn"},
+        {"prompt": "cat", "prompt_mode": "hashed", "label": "animal"},
         {"colour": "red"},
         {"mix": {"seed": 1, "layers": []}},
         {"noise_mode": "loud"},
@@ -117,6 +129,13 @@ def test_the_parameters_line_is_a_prompt_and_then_keys_with_values(make_recipe: 
         'Steps: 1, Sampler: GAN, Seed: 5, Size: 32x32, Model hash: aaaaaaaaaa, Model: "x: \\"y\\"", Truncation psi: 1'
     )
     assert "\n" not in make_recipe(5).parameters_line()
+    assert make_recipe(5, label="big, cat").parameters_line().endswith(', Truncation psi: 0.7, Label: "big, cat"')
+
+
+def test_a_label_is_in_the_url(make_recipe: MakeRecipe) -> None:
+    query = parse_qs(urlsplit(make_recipe(5, prompt="red", label="big & cat").url()).query)
+
+    assert (query["prompt"], query["label"]) == (["red"], ["big & cat"])
 
 
 def test_the_same_prompt_gives_the_same_seed_for_ever() -> None:
@@ -130,6 +149,26 @@ def test_a_hashed_prompt_moves_the_seed_and_wraps_round(make_recipe: MakeRecipe)
 
     assert make_recipe(5).latent_seed == 5
     assert with_prompt.latent_seed == prompt_seed("a red cat") - 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({}, ""),
+        ({"prompt": "a red cat"}, "a red cat"),
+        ({"label": "cat"}, "cat"),
+        ({"prompt": "red", "label": "cat"}, "red cat"),
+        ({"prompt": "a red cat", "prompt_mode": "hashed"}, ""),
+    ],
+)
+def test_a_text_is_prompt_and_label_unless_the_prompt_is_hashed(
+    make_recipe: MakeRecipe, fields: dict[str, str], text: str
+) -> None:
+    assert make_recipe(5, **fields).text == text
+
+
+def test_a_prompt_that_is_drawn_leaves_the_seed_alone(make_recipe: MakeRecipe) -> None:
+    assert make_recipe(5, prompt="a red cat", label="cat").latent_seed == 5
 
 
 def test_item_i_has_seed_plus_i() -> None:

@@ -10,11 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from app.core.errors import InvalidRequest
 from app.core.settings import Settings
 from app.core.storage import Storage
 from app.serving.encode import read_recipe
+from app.serving.loader import Loader
 from app.serving.recipe import Mix, OutputFormat, Recipe
 from app.serving.service import Painter
+from models.config import TrainConfig
 
 MakeCheckpoint = Callable[..., str]
 MakeRecipe = Callable[..., Recipe]
@@ -24,6 +27,7 @@ SECONDS = 120
 AFTER_A_RESTART = """
 import asyncio, hashlib, sys
 from pathlib import Path
+from app.core.errors import InvalidRequest
 from app.core.settings import Settings
 from app.core.storage import Storage
 from app.serving.recipe import Recipe
@@ -126,3 +130,25 @@ def test_the_pixels_of_a_png_are_the_ones_painted(
 
     assert [read_recipe(file) for file in files] == recipes
     assert len({np.asarray(Image.open(io.BytesIO(file))).tobytes() for file in files}) == 12
+
+
+def test_matches_are_the_judges_verdicts_on_the_pictures_as_they_are_sent(
+    storage: Storage, make_checkpoint: MakeCheckpoint, make_recipe: MakeRecipe, prompted_config: TrainConfig
+) -> None:
+    checkpoint, unjudged = (
+        make_checkpoint(config=prompted_config),
+        make_checkpoint(config=prompted_config, judged=False),
+    )
+    recipes = [make_recipe(seed, checkpoint, prompt="red", label="cat") for seed in range(9)]
+
+    async def work() -> tuple[list[float], list[bytes]]:
+        async with painting(storage) as painter:
+            with pytest.raises(InvalidRequest, match="no discriminator"):
+                await painter.matches([make_recipe(0, unjudged, prompt="red")])
+            assert painter.stats.pictures == 0  # who cannot be served is not painted for
+            return await painter.matches(recipes), await painter.pictures(recipes)
+
+    matches, files = asyncio.run(work())
+    judge = Loader(storage.path, device="cpu", budget_bytes=2**30, max_batch=1).judge(checkpoint)
+
+    assert matches == judge.matches("red cat", [np.array(Image.open(io.BytesIO(file))) for file in files])

@@ -32,10 +32,11 @@ def test_every_preset_paints_and_judges_pictures_of_its_resolution(name: str, re
         generator, discriminator = build_generator(network), build_discriminator(network)
         w = generator.mapping(torch.empty(2, network.z_dim))
         x = generator.synthesis(w)
-        logits = discriminator(x)
+        critique = discriminator(x)
     assert w.shape == (2, generator.num_ws, generator.w_dim)
     assert x.shape == (2, 3, resolution, resolution)
-    assert logits.shape == (2,)
+    assert critique.logits.shape == (2, 1)
+    assert (critique.vector, critique.maps) == (None, ())
 
 
 def test_first_weights_of_classic_spread_as_in_the_paper() -> None:
@@ -47,7 +48,7 @@ def test_first_weights_of_classic_spread_as_in_the_paper() -> None:
 
 
 def test_a_discriminator_without_normalisation_keeps_the_scale_of_its_input() -> None:
-    logits = build_discriminator(preset("tiny", 64).network)(torch.randn(64, 3, 64, 64))
+    logits = build_discriminator(preset("tiny", 64).network)(torch.randn(64, 3, 64, 64)).logits
     assert 0.2 < float(logits.detach().std()) < 5  # He's first weights; with 0.02 it is about 0.01
 
 
@@ -78,12 +79,35 @@ def test_a_discriminator_without_normalisation_judges_each_picture_alone(
 ) -> None:
     discriminator = build_discriminator(small_config().network)
     x = torch.randn(5, 3, 32, 32)
-    alone = torch.cat([discriminator(picture[None]) for picture in x])
-    torch.testing.assert_close(discriminator(x), alone)
+    alone = torch.cat([discriminator(picture[None]).logits for picture in x])
+    torch.testing.assert_close(discriminator(x).logits, alone)
 
 
 def test_grey_pictures_have_one_channel(small_config: Callable[..., TrainConfig]) -> None:
     network = small_config().network.model_copy(update={"channels": 1})
     x = build_generator(network)(torch.randn(2, network.z_dim))
     assert x.shape == (2, 1, 32, 32)
-    assert build_discriminator(network)(x).shape == (2,)
+    assert build_discriminator(network)(x).logits.shape == (2, 1)
+
+
+def test_the_logit_is_the_papers_last_convolution_and_the_summary_what_it_sees(
+    small_config: Callable[..., TrainConfig],
+) -> None:
+    discriminator = build_discriminator(small_config().network)
+    x = torch.randn(5, 3, 32, 32)
+    critic: nn.Module = discriminator.critic
+    seen = critic.features(x)  # type: ignore[operator]
+    assert seen.shape == (5, 8, 4, 4)
+    features = critic(x)
+    torch.testing.assert_close(features.logits, critic.logit(seen).flatten(1))  # type: ignore[operator]
+    assert torch.equal(features.summary, seen.flatten(1))
+    assert features.summary.shape == (5, critic.summary_dim)
+
+
+def test_the_stages_are_the_halvings_of_the_side_from_the_pixels_on(small_config: Callable[..., TrainConfig]) -> None:
+    critic = build_discriminator(small_config().network).critic
+    sides, x = [], torch.randn(1, 3, 32, 32)
+    for stage in critic.stages:  # type: ignore[union-attr]
+        x = stage(x)  # type: ignore[operator]
+        sides.append(x.shape[-1])
+    assert sides == [16, 8, 4]

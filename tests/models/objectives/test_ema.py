@@ -48,6 +48,21 @@ def test_weights_and_running_statistics_move_alike_and_w_avg_is_left_alone(small
             assert torch.equal(tensor, live[name])
 
 
+def test_after_many_steps_the_average_is_the_weighted_sum_of_all_that_the_weights_have_been(
+    small_generator: Generator,
+) -> None:
+    average = copy.deepcopy(small_generator)
+    live, decay = small_generator.get_parameter("synthesis.start.weight"), 0.8
+    history = [live.detach().clone()]
+    for _ in range(6):
+        with torch.no_grad():
+            live.normal_()
+        history.append(live.detach().clone())
+        update_ema(average, small_generator, decay)
+    expected = decay**6 * history[0] + sum((1 - decay) * decay ** (6 - step) * history[step] for step in range(1, 7))
+    torch.testing.assert_close(average.get_parameter("synthesis.start.weight").detach(), expected)
+
+
 def test_the_average_paints_alone_what_the_live_network_paints_in_a_batch(
     small_config: Callable[..., TrainConfig],
 ) -> None:

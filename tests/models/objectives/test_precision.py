@@ -18,8 +18,8 @@ def test_networks_run_in_the_precision_of_the_config(
     with autocast(config, CPU):
         discriminator, generator = build_discriminator(config.network), build_generator(config.network)
         images = generator(torch.randn(2, config.network.z_dim))
-        assert discriminator.get_submodule("features")(images).dtype == dtype
-        assert (images.dtype, discriminator(images).dtype) == (torch.float32, torch.float32)
+        assert discriminator.critic.get_submodule("features")(images).dtype == dtype
+        assert (images.dtype, discriminator(images).logits.dtype) == (torch.float32, torch.float32)
 
 
 def test_auto_is_bfloat16_where_the_processor_has_it(

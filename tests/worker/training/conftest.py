@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from models.config import NetworkConfig, TrainConfig
+from models.config import NetworkConfig, TextConfig, TrainConfig
 from models.presets import preset
+from models.text import HashedEncoder
+from worker.training.texts import Texts
 
 
 @pytest.fixture(autouse=True)
@@ -24,7 +26,7 @@ def one_thread() -> Iterator[None]:
 def tiny_config() -> Callable[..., TrainConfig]:
     """The tiny preset with a handful of features at 32 px, and the settings given."""
 
-    def build(name: str = "tiny", **settings: Any) -> TrainConfig:
+    def build(name: str = "tiny", *, shape: dict[str, Any] | None = None, **settings: Any) -> TrainConfig:
         chosen = {"batch_size": 8, "total_kimg": 0.096, "max_minutes": None, "seed": 1} | settings
         network = preset(name, 32).network.model_dump()
         widths = {
@@ -32,9 +34,22 @@ def tiny_config() -> Callable[..., TrainConfig]:
             "discriminator_widths": (16, 8, 8),
         }
         config = preset(name, 32).model_dump() | chosen
-        return TrainConfig.model_validate(config | {"network": NetworkConfig(**(network | widths))})
+        return TrainConfig.model_validate(config | {"network": NetworkConfig(**(network | widths | (shape or {})))})
 
     return build
+
+
+@pytest.fixture
+def told() -> dict[str, Any]:
+    """The shape of networks that know texts; for `tiny_config(shape=told)`."""
+    return {"text": TextConfig(encoder="hashed-256", features=256, dim=8)}
+
+
+@pytest.fixture
+def texts() -> Texts:
+    """What is said of the pictures: a colour in the captions, a kind in the labels, of some neither."""
+    captions = [[f"a {colour} disc", None][number % 5 == 4] for number, colour in enumerate(["red", "blue"] * 20)]
+    return Texts.of(captions, ["disc", None] * 20, HashedEncoder(256))
 
 
 @pytest.fixture

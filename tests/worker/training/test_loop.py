@@ -1,6 +1,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,8 +12,11 @@ from models.checkpoint import CheckpointMeta, load_generator, save_checkpoint
 from models.config import TrainConfig
 from models.errors import ConfigInvalid
 from models.sampling import contact_sheet, render
+from worker.training import loop
+from worker.training.data import shown_rows
 from worker.training.loop import Snapshot, Tick, TrainingResult, choose_device, train
 from worker.training.state import TrainingState
+from worker.training.texts import Texts
 
 
 @dataclass
@@ -20,6 +24,7 @@ class Diary:
     """Trains, and keeps all that was told; states as bytes, since a snapshot's are only good while it is told."""
 
     stop_after: int | None = None  # questions answered with no
+    texts: Texts | None = None
     ticks: list[Tick] = field(default_factory=list)
     snapshots: list[Snapshot] = field(default_factory=list)
     states: list[bytes] = field(default_factory=list)
@@ -32,6 +37,7 @@ class Diary:
             on_tick=self.ticks.append,
             on_snapshot=self.keep,
             should_stop=self.asked,
+            texts=self.texts,
             state=state,
             device="cpu",
         )
@@ -135,7 +141,7 @@ def test_a_snapshot_is_a_servable_checkpoint_that_paints_its_own_sheet(
     meta = CheckpointMeta(config=config, kimg=snapshot.kimg, minutes=snapshot.minutes, metrics=snapshot.metrics)
     save_checkpoint(tmp_path / "model.safetensors", snapshot.generator, meta)
     generator, _ = load_generator(tmp_path / "model.safetensors")
-    painted = contact_sheet(render(generator, range(16)), 4)
+    painted = contact_sheet(render(generator, range(16), batch=8), 4)
     np.testing.assert_array_equal(np.asarray(painted), np.asarray(snapshot.sheet))
 
 
@@ -177,3 +183,36 @@ def test_a_few_hundred_steps_bring_the_pictures_nearer_to_the_real_ones(
 def test_auto_means_the_gpu_where_there_is_one() -> None:
     assert choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
     assert choose_device("cpu").type == "cpu"
+
+
+def test_a_prompted_run_interrupted_and_resumed_equals_the_uninterrupted_one_bit_for_bit(
+    tiny_config: Callable[..., TrainConfig], told: dict[str, Any], pictures: np.ndarray, texts: Texts
+) -> None:
+    config = tiny_config(shape=told, total_kimg=0.064, batch_size=8, augment_target=0.6, augment_kimg=0.1)
+    whole, first, second = Diary(texts=texts), Diary(texts=texts, stop_after=3), Diary(texts=texts)
+    whole.train(config, pictures)
+    first.train(config, pictures)
+    second.train(config, pictures, TrainingState.from_bytes(first.states[-1]))
+    ends = [TrainingState.from_bytes(diary.states[-1]) for diary in (whole, second)]
+    for end in ends:
+        end.minutes = 0.0  # the only thing that may differ
+    assert ends[0].to_bytes() == ends[1].to_bytes()
+
+
+def test_pictures_that_are_held_out_are_never_shown(tiny_config: Callable[..., TrainConfig]) -> None:
+    images = np.zeros((80, 32, 32, 3), np.uint8)
+    config = tiny_config(shape={"generator_norm": "none"})
+    shown, held = shown_rows(config, 80)
+    reals = loop.settle(TrainingState.start(config), images, torch.device("cpu"))
+    seen = {int(row) for _ in range(16) for row in reals.next().rows}
+    assert len(held) == 20
+    assert seen == set(shown.tolist())
+
+
+@pytest.mark.parametrize("batch_size", [2, 50, 64])
+def test_a_batch_may_be_larger_than_the_dataset(
+    batch_size: int, tiny_config: Callable[..., TrainConfig], pictures: np.ndarray
+) -> None:
+    diary = Diary()
+    result = diary.train(tiny_config(batch_size=batch_size, total_kimg=batch_size / 1000), pictures[:7])
+    assert (result.kimg, len(diary.snapshots)) == (batch_size / 1000, 1)

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -6,10 +7,14 @@ import torch
 
 from models.config import TrainConfig
 from models.sampling import contact_sheet, render
+from models.text import HashedEncoder
+from worker.training import snapshots
+from worker.training.data import shown_rows
 from worker.training.loop import settle
 from worker.training.snapshots import SnapshotTaker, wait_minutes
 from worker.training.state import TrainingState
 from worker.training.steps import train_step
+from worker.training.texts import Texts
 
 
 def test_waits_double_from_the_first_to_the_longest(tiny_config: Callable[..., TrainConfig]) -> None:
@@ -46,8 +51,8 @@ def test_taking_one_shows_sixteen_seeds_of_the_average_generator_and_disturbs_no
     reals = [settle(state, pictures, torch.device("cpu")) for state in (with_one, without)]
     train_step(with_one, reals[0], 0.0)
     train_step(without, reals[1], 0.0)
-    snapshot = SnapshotTaker(with_one, pictures).take(with_one, measure=True)
-    expected = contact_sheet(render(with_one.generator_ema, range(16)), 4)
+    snapshot = SnapshotTaker(with_one, pictures).take(with_one)
+    expected = contact_sheet(render(with_one.generator_ema, range(16), batch=8), 4)
     np.testing.assert_array_equal(np.asarray(snapshot.sheet), np.asarray(expected))
     assert snapshot.state() == with_one.to_bytes()
     train_step(with_one, reals[0], 0.5)
@@ -67,17 +72,60 @@ def test_w_avg_is_the_mean_of_w_when_a_snapshot_is_taken(
     assert state.generator_ema.w_avg.abs().max() > 0.1
 
 
-def test_measuring_waits_until_it_is_cheap_beside_the_training(
+def test_every_snapshot_is_measured_against_the_dataset(
     tiny_config: Callable[..., TrainConfig], pictures: np.ndarray
 ) -> None:
     state = TrainingState.start(tiny_config())
-    taker = SnapshotTaker(state, pictures)
-    assert taker.take(state).metrics == {}
-    measured = taker.take(state, measure=True).metrics
+    measured = SnapshotTaker(state, pictures).take(state).metrics
     assert {"swd", "swd_floor", "precision", "recall", "coverage", "coverage_floor"} <= measured.keys()
     assert measured["swd"] > measured["swd_floor"]
 
 
 def test_a_handful_of_pictures_is_not_measured(tiny_config: Callable[..., TrainConfig], pictures: np.ndarray) -> None:
     state = TrainingState.start(tiny_config())
-    assert SnapshotTaker(state, pictures[:8]).take(state, measure=True).metrics == {}
+    snapshot = SnapshotTaker(state, pictures[:8]).take(state)
+    assert (snapshot.metrics, snapshot.concerns) == ({}, ())
+
+
+def test_a_g_that_knows_texts_shows_the_same_captions_of_shown_pictures_on_every_sheet(
+    tiny_config: Callable[..., TrainConfig], told: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = np.zeros((100, 32, 32, 3), np.uint8)
+    texts = Texts.of([f"picture {row}" for row in range(100)], [None] * 100, HashedEncoder(256))
+    asked: list[list[str]] = []
+
+    def painted(_generator: object, seeds: range, *, prompts: list[str], batch: int) -> np.ndarray:
+        assert batch == 8
+        asked.append(prompts)
+        return np.random.default_rng(0).integers(0, 256, (len(seeds), 32, 32, 3), dtype=np.uint8)
+
+    monkeypatch.setattr(snapshots, "render", painted)
+    state = TrainingState.start(tiny_config(shape=told))
+    taker = SnapshotTaker(state, images, texts)
+    taker.take(state)
+    taker.take(state)
+    sheet, measured, again, _ = asked
+    assert sheet == again
+    assert len(set(sheet)) == len(sheet) == 16
+    shown, held = shown_rows(state.config, 100)
+    assert len(held) == 20
+    assert set(measured) <= {f"picture {row}" for row in shown}
+    assert len(set(measured)) > 40
+
+
+def test_what_a_measurement_gives_cause_to_worry_about_comes_with_its_pictures(
+    tiny_config: Callable[..., TrainConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (200, 32, 32, 3), dtype=np.uint8)
+    state = TrainingState.start(tiny_config())
+    shown, _ = shown_rows(state.config, 200)
+
+    def copied(_generator: object, seeds: range, *, prompts: object, batch: int) -> np.ndarray:
+        assert batch == 8
+        assert prompts is None
+        return images[np.resize(shown, len(seeds))]
+
+    monkeypatch.setattr(snapshots, "render", copied)
+    snapshot = SnapshotTaker(state, images).take(state)
+    assert [concern.kind for concern in snapshot.concerns] == ["copying"]
+    assert snapshot.concerns[0].evidence is not None

@@ -13,7 +13,7 @@ from PIL import Image
 from worker import tasks
 
 
-def archive(count: int, side: int = 32) -> bytes:
+def archive(count: int, side: int = 32, *, captions: bool = True) -> bytes:
     """A zip of noise, with captions, one picture twice and one file that is no picture."""
     random = np.random.RandomState(0)
     place = io.BytesIO()
@@ -22,7 +22,8 @@ def archive(count: int, side: int = 32) -> bytes:
             picture = io.BytesIO()
             Image.fromarray(random.randint(0, 256, (side, side, 3), dtype=np.uint8)).save(picture, "PNG")
             files.writestr(f"{index}.png", picture.getvalue())
-            files.writestr(f"{index}.txt", f"noise number {index}")
+            if captions:
+                files.writestr(f"{index}.txt", f"noise number {index}")
         files.writestr("again.png", picture.getvalue())
         files.writestr("broken.png", b"\x89PNG\r\n\x1a\n and no more")
     return place.getvalue()
@@ -43,6 +44,13 @@ def noise(app: Any, client: httpx.Client) -> str:
     """A ready dataset of 40 pictures at 32 px."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         return prepare(client, monkeypatch, app, archive(40), resolution="32")
+
+
+@pytest.fixture(scope="session")
+def silent(app: Any, client: httpx.Client) -> str:
+    """The same without captions."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        return prepare(client, monkeypatch, app, archive(40, captions=False), resolution="32")
 
 
 @pytest.fixture

@@ -5,7 +5,9 @@ from typing import Any
 import httpx
 import pytest
 
+from models.config import TextConfig
 from models.presets import preset
+from models.text import build_encoder
 
 
 def start(client: httpx.Client, **body: Any) -> httpx.Response:
@@ -21,7 +23,7 @@ def test_a_training_is_accepted_as_a_queued_job_with_every_default_written_out(
     assert answer.headers["location"] == f"/v1/jobs/{job['id']}"
     assert (job["kind"], job["status"]) == ("train", "queued")
     assert isinstance(job["position"], int)
-    expected = preset("tiny", 32).model_dump(mode="json")
+    expected = preset("tiny", 32, text=TextConfig()).model_dump(mode="json")
     assert job["request"] == {"dataset": noise, "name": "moths", "config": expected}
 
 
@@ -48,7 +50,7 @@ def refusal(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
 
 def test_an_unknown_preset_is_refused_with_those_there_are(client: httpx.Client, noise: str) -> None:
     error = refusal(start(client, dataset=noise, name="c1", preset="huge"), 422, "preset_unknown")
-    assert "classic, tiny" in error["message"]
+    assert "classic, few-shot, fine-tune, quality, tiny" in error["message"]
 
 
 def test_a_preset_that_does_not_fit_the_resolution_is_refused_with_what_fits(
@@ -101,3 +103,99 @@ def test_a_dataset_that_is_missing_unready_or_failed_is_refused_with_the_reason(
     refusal(start(client, dataset=unready, name="d2"), 409, "dataset_not_ready")
     error = refusal(start(client, dataset=prepared(make_archive(1)), name="d3"), 409, "dataset_failed")
     assert "1" in error["message"]
+
+
+def network(answer: httpx.Response) -> dict[str, Any]:
+    """The networks a training was accepted with."""
+    assert answer.status_code == 202, answer.text
+    accepted: dict[str, Any] = answer.json()["request"]["config"]["network"]
+    return accepted
+
+
+def test_a_dataset_with_captions_or_labels_is_learnt_with_them_unless_told_otherwise(
+    client: httpx.Client, noise: str, silent: str
+) -> None:
+    default = TextConfig().model_dump(mode="json")
+    assert network(start(client, dataset=noise, name="e1"))["text"] == default
+    assert network(start(client, dataset=noise, name="e2", encoder="none"))["text"] is None
+    named = network(start(client, dataset=noise, name="e3", encoder="hashed-256"))["text"]
+    assert (named["encoder"], named["features"]) == ("hashed-256", build_encoder("hashed-256").size)
+    assert network(start(client, dataset=silent, name="e4"))["text"] is None
+    assert network(start(client, dataset=noise, name="e5", preset="classic"))["text"] is None
+
+
+def test_a_configurations_own_text_is_taken_as_it_is(client: httpx.Client, noise: str) -> None:
+    config = preset("tiny", 32, total_kimg=1).model_dump(mode="json")
+    assert network(start(client, dataset=noise, name="f1", config=config))["text"] is None
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ({"encoder": "hashed-7"}, "encoder_unavailable"),
+        ({"encoder": "sentence:nothing-of-that-name"}, "encoder_unavailable"),
+        ({"encoder": "hashed-256", "preset": "classic"}, "encoder_does_not_fit"),
+        ({"encoder": "none", "config": preset("tiny", 32).model_dump(mode="json")}, "encoder_does_not_fit"),
+    ],
+)
+def test_an_encoder_that_is_not_there_or_would_not_be_used_is_refused(
+    client: httpx.Client, noise: str, body: dict[str, Any], code: str
+) -> None:
+    error = refusal(start(client, dataset=noise, name="g1", **body), 422, code)
+    assert error["param"] == "encoder"
+
+
+def test_texts_of_a_dataset_that_has_none_are_refused(client: httpx.Client, silent: str) -> None:
+    refusal(start(client, dataset=silent, name="g2", encoder="hashed-256"), 422, "encoder_does_not_fit")
+    config = preset("tiny", 32, text=TextConfig()).model_dump(mode="json")
+    refusal(start(client, dataset=silent, name="g3", config=config), 422, "config_does_not_fit")
+
+
+def test_a_base_is_pinned_to_the_weights_it_meant_when_it_was_asked_for(
+    client: httpx.Client, app: Any, noise: str
+) -> None:
+    first = app.publish("origin", seed=1, kimg=1)
+    newest = app.publish("origin", seed=2, kimg=2)
+    by_name = start(client, dataset=noise, name="h1", base="origin").json()["request"]
+    assert by_name["base"] == f"origin@{newest}"
+    pinned = start(client, dataset=noise, name="h2", base=f"origin@{first[:12]}").json()["request"]
+    assert pinned["base"] == f"origin@{first}"
+
+
+@pytest.mark.parametrize(
+    ("base", "code"),
+    [("nobody", "model_not_found"), ("tiny@" + "0" * 12, "checkpoint_not_found")],
+)
+def test_a_base_that_does_not_exist_is_not_found(client: httpx.Client, noise: str, base: str, code: str) -> None:
+    error = refusal(start(client, dataset=noise, name="h3", base=base), 404, code)
+    assert error["param"] == "base"
+
+
+def test_a_fine_tune_takes_its_bases_networks_and_reads_texts_where_there_are_any(
+    client: httpx.Client, noise: str, silent: str
+) -> None:
+    own = network(start(client, dataset=silent, name="i1", preset="fine-tune", base="tiny"))
+    assert own["generator_widths"] == [16, 8, 8, 4]  # of the published model
+    assert own["text"] is None
+    spoken = network(start(client, dataset=noise, name="i2", preset="fine-tune", base="tiny"))
+    assert spoken == own | {"text": TextConfig().model_dump(mode="json")}
+
+
+def test_a_fine_tune_without_a_base_or_of_another_resolution_is_refused(
+    client: httpx.Client, noise: str, prepared: Any, make_archive: Any
+) -> None:
+    assert (
+        "/v1/models"
+        in refusal(start(client, dataset=noise, name="i3", preset="fine-tune"), 422, "base_missing")["message"]
+    )
+    larger = prepared(make_archive(20, side=64), resolution="64")
+    error = refusal(
+        start(client, dataset=larger, name="i4", preset="fine-tune", base="tiny"), 422, "preset_does_not_fit"
+    )
+    assert "32 px; this dataset has 64 px" in error["message"]
+
+
+def test_a_base_of_another_architecture_is_refused_at_once(client: httpx.Client, noise: str) -> None:
+    error = refusal(start(client, dataset=noise, name="i5", preset="quality", base="tiny"), 422, "base_does_not_fit")
+    assert "'tiny' is a dcgan" in error["message"]
+    assert start(client, dataset=noise, name="i6", preset="tiny", base="tiny").status_code == 202

@@ -1,0 +1,71 @@
+"""The report at the end of a training job: everything measured once more, on more pictures, as a page and as data."""
+
+import json
+from typing import Any
+
+import numpy as np
+import torch
+from PIL.Image import Image
+from sqlalchemy import select
+
+from app.core import jobs
+from app.core.records import JobEvent
+from models.checkpoint import load_generator
+from models.metrics.page import report, report_page
+from models.metrics.report import Reference
+from models.sampling import contact_sheet, render
+from worker.training.data import shown_rows
+from worker.training.publish import Publisher
+from worker.training.snapshots import REPORT_SEED
+from worker.training.texts import Texts
+
+SHEET_PICTURES = 64
+SHEET_COLUMNS = 8
+
+
+def publish_report(publisher: Publisher, images: np.ndarray, device: torch.device) -> dict[str, str]:
+    """Measure the last checkpoint, store the page and its data, and give what the job's result says of them."""
+    storage, config = publisher.storage, publisher.config
+    if publisher.checkpoint is None:
+        return {}
+    generator, meta = load_generator(storage.path(publisher.checkpoint), device)
+    reference = Reference.of(images, *shown_rows(config, len(images)))
+    prompts = _prompts(publisher.texts, max(SHEET_PICTURES, reference.count), config.seed)
+    sheet = render(generator, range(SHEET_PICTURES), prompts=prompts and prompts[:SHEET_PICTURES])
+    pictures: dict[str, Image] = {"Seeds 0 to 63": contact_sheet(sheet, SHEET_COLUMNS)}
+    final: dict[str, float] = {}
+    if reference.reals is not None:
+        seeds = range(REPORT_SEED, REPORT_SEED + reference.count)
+        fakes = render(generator, seeds, prompts=prompts and prompts[: reference.count])
+        final = reference.measure(fakes)
+        nearest = reference.copies_sheet(fakes)
+        if nearest is not None:
+            pictures["Above, the pictures nearest to a training picture; below, that one"] = nearest
+    growth, ticks = _told(publisher.claim)
+    title = f"{publisher.claim.request['name']}: {config.preset}, {meta.kimg:.1f} kimg in {meta.minutes:.0f} minutes"
+    settings = config.model_dump(mode="json")
+    page = report_page(title, growth, ticks, final, pictures, settings)
+    data = json.dumps(report(title, growth, ticks, final, settings), indent=1)
+    return {
+        "report": f"/v1/jobs/{publisher.claim.job_id}/report",
+        "report_sha256": storage.put(page.encode()),
+        "report_json_sha256": storage.put(data.encode()),
+    }
+
+
+def _prompts(texts: Texts | None, count: int, seed: int) -> list[str] | None:
+    """What the dataset's pictures show, in a random order."""
+    if texts is None:
+        return None
+    known = texts.of_pictures
+    rows = np.resize(np.random.default_rng(seed).permutation(len(known)), count)
+    return [known[row] for row in rows]
+
+
+def _told(claim: jobs.Claim) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """What the job's events told: its snapshots' figures, and its ticks."""
+    with claim.db.read() as session:
+        query = select(JobEvent).where(JobEvent.job_id == claim.job_id, JobEvent.type.in_(["snapshot", "tick"]))
+        events = session.scalars(query.order_by(JobEvent.id)).all()
+    growth = [{"kimg": event.data["kimg"], **event.data["metrics"]} for event in events if event.type == "snapshot"]
+    return growth, [event.data for event in events if event.type == "tick"]

@@ -35,7 +35,7 @@ SHOWN_PROMPTS = (
     *("cat face", "red apple", "smiling face", "dog face", "red heart", "green apple", "sunflower", "automobile"),
     *("angry face", "tiger face", "banana", "soccer ball", "house", "full moon", "police car", "rose"),
 )
-EACH = 8  # pictures a prompt on the prompts' sheet
+EACH = 4  # pictures a prompt on the sheet of prompts
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
 """The shell lines of the README work as pasted, in their order, on a studio with its samples."""
 
 import io
+import json
 import re
 import subprocess
 import zipfile
@@ -33,13 +34,16 @@ def paste(studio: Any, block: str, folder: Path) -> str:
 
 def test_the_lines_of_the_readme_work_as_pasted(sampled_studio: Any, tmp_path: Path) -> None:
     (tmp_path / "examples").symlink_to(ROOT / "examples")
-    one, nine, upload, training = BLOCKS
+    one, nine, prompted, upload, training = BLOCKS
     paste(sampled_studio, one, tmp_path)
     assert Image.open(io.BytesIO((tmp_path / "42.png").read_bytes())).size == (64, 64)
     paste(sampled_studio, nine, tmp_path)
     with zipfile.ZipFile(tmp_path / "nine.zip") as archive:
         assert len(archive.namelist()) == 9
         assert {Image.open(io.BytesIO(archive.read(name))).format for name in archive.namelist()} == {"PNG"}
+    drawn = json.loads(paste(sampled_studio, prompted, tmp_path))
+    assert (drawn["matched_terms"], drawn["unknown_terms"]) == (["red", "heart"], [])
+    assert drawn["data"][0]["seed"] in range(1, 9)  # the best of eight
     sent = paste(sampled_studio, upload, tmp_path)
     (preparing,) = set(re.findall(r"job_[0-9a-f]{24}", sent))
     assert sampled_studio.finish(preparing)["status"] == "succeeded"

@@ -142,9 +142,11 @@ def test_the_shares_of_several_processes_are_the_batch_of_one() -> None:
 
 
 def test_a_closed_reader_leaves_no_thread_behind() -> None:
-    before = threading.active_count()
+    before = set(threading.enumerate())
     reals = reader(images())
     reals.next()
-    assert threading.active_count() == before + 1
+    (own,) = set(threading.enumerate()) - before
+    assert own.name.startswith("reals")
     reals.close()
-    assert threading.active_count() == before
+    own.join(timeout=10)
+    assert not own.is_alive()

@@ -23,6 +23,9 @@ CLASSIC: Final[dict[str, Any]] = {
 }
 CLASSIC_WIDTHS: Final[Widths] = {32: (256, 128, 64), 64: (512, 256, 128, 64), 128: (1024, 512, 256, 128, 64)}
 
+# The mapping that all presets but `classic` share.
+STYLED: Final[dict[str, Any]] = {"z_dim": 128, "w_dim": 128, "mapping_layers": 2}
+
 # Pictures from minutes of two CPU cores: strided convolutions, relativistic pairing with R1 + R2 (arXiv:2501.05441),
 # DiffAugment (arXiv:2006.10738) so that a few hundred pictures are enough, and a large step that falls over the budget.
 TINY: Final[dict[str, Any]] = {
@@ -136,9 +139,7 @@ def _classic(resolution: Resolution) -> dict[str, Any]:
 def _tiny(resolution: Resolution) -> dict[str, Any]:
     network = NetworkConfig(
         resolution=resolution,
-        z_dim=128,
-        w_dim=128,
-        mapping_layers=2,
+        **STYLED,
         generator_widths=TINY_WIDTHS[resolution],
         discriminator_widths=TINY_WIDTHS[resolution][:-1],
         upsampling="resize",
@@ -150,9 +151,7 @@ def _few_shot(resolution: Resolution) -> dict[str, Any]:
     network = NetworkConfig(
         architecture="fastgan",
         resolution=resolution,
-        z_dim=128,
-        w_dim=128,
-        mapping_layers=2,
+        **STYLED,
         generator_widths=FEW_SHOT_WIDTHS[resolution],
         discriminator_widths=FEW_SHOT_CRITIC_WIDTHS[resolution],
         upsampling="resize",
@@ -165,9 +164,7 @@ def _quality(resolution: Resolution) -> dict[str, Any]:
     network = NetworkConfig(
         architecture="r3gan",
         resolution=resolution,
-        z_dim=128,
-        w_dim=128,
-        mapping_layers=2,
+        **STYLED,
         generator_widths=QUALITY_WIDTHS[resolution],
         discriminator_widths=QUALITY_WIDTHS[resolution],
         generator_norm="none",

@@ -48,16 +48,8 @@ def report(title: str, growth: Sequence[Row], ticks: Sequence[Row], final: Mappi
     }
 
 
-def report_page(
-    title: str,
-    growth: Sequence[Row],
-    ticks: Sequence[Row],
-    final: Mapping[str, float],
-    images: Mapping[str, Image.Image],
-    config: Row,
-) -> str:
-    """The report as HTML with all pictures inside; `images` by what to write under each."""
-    told = report(title, growth, ticks, final, config)
+def report_page(told: Row, images: Mapping[str, Image.Image]) -> str:
+    """A report as HTML with all pictures inside; `images` by what to write under each."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
@@ -65,7 +57,7 @@ def report_page(
         report=told,
         plots=plots(told["growth"], told["losses"]),
         images={caption: png(image) for caption, image in images.items()},
-        settings=dict(_flat(config)),
+        settings=dict(_flat(told["config"])),
         shown=shown,
     )
 

@@ -24,10 +24,13 @@ class ModulatedNorm(nn.Module):
         self.affine = nn.Linear(w_dim, 2 * channels)
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
-        scale, shift = self.affine(w)[:, :, None, None].chunk(2, dim=1)  # [N, C, 1, 1] each
-        normalised: Tensor = self.norm(x)
-        modulated: Tensor = normalised * (1 + scale) + shift
-        return modulated
+        return modulate(self.norm(x), self.affine(w))
+
+
+def modulate(x: Tensor, style: Tensor) -> Tensor:
+    """(1 + scale) * x + shift, of features x [N, C, S, S]; style [N, 2 * C]: a scale for each, then a shift."""
+    scale, shift = style[:, :, None, None].chunk(2, dim=1)  # [N, C, 1, 1] each
+    return x * (1 + scale) + shift
 
 
 def norm(kind: Literal["batch", "none"], channels: int, *, affine: bool = True) -> nn.Module:

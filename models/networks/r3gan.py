@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from models.config import NetworkConfig
 from models.networks.discriminator import Features
-from models.networks.layers import FIRST_STD, LEAK, double, halve
+from models.networks.layers import FIRST_STD, LEAK, double, halve, modulate
 
 EXPANSION = 2  # feature maps inside a block for each one outside
 
@@ -50,9 +50,7 @@ class Modulation(nn.Module):
         nn.init.zeros_(self.affine.bias)
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
-        scale, shift = self.affine(w)[:, :, None, None].chunk(2, dim=1)  # [N, C, 1, 1] each
-        modulated: Tensor = x * (1 + scale) + shift
-        return modulated
+        return modulate(x, self.affine(w))
 
 
 class Synthesis(nn.Module):

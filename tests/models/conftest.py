@@ -2,6 +2,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from models.config import TextConfig, TrainConfig
 from models.networks.generator import Generator
@@ -51,6 +52,31 @@ def prompted_generator(small_config: Callable[..., TrainConfig], text_config: Te
         for normalise in generator.synthesis.get_submodule("norms"):  # type: ignore[union-attr]
             normalise.affine.weight.mul_(20)
     return _warmed_up(generator)
+
+
+@pytest.fixture
+def penalty_slopes() -> Callable[[nn.Module, Tensor, list[nn.Parameter]], tuple[float, float]]:
+    """How a critic's squared input gradient changes along a random direction of its weights: by differences of two
+    values, and by differentiating twice."""
+
+    def slopes(critic: nn.Module, x: Tensor, weights: list[nn.Parameter]) -> tuple[float, float]:
+        step = [torch.randn_like(weight) for weight in weights]
+
+        def penalty() -> Tensor:
+            (gradient,) = torch.autograd.grad(critic(x).logits.sum(), x, create_graph=True)
+            return gradient.square().sum()
+
+        found = torch.autograd.grad(penalty(), weights, allow_unused=True)
+        along = sum(float((s * d).sum()) for s, d in zip(found, step, strict=True) if s is not None)
+        ends = []
+        for sign in (1, -2):
+            with torch.no_grad():
+                for weight, direction in zip(weights, step, strict=True):
+                    weight.add_(direction, alpha=sign * 1e-9)
+            ends.append(float(penalty().detach()))
+        return (ends[0] - ends[1]) / 2e-9, along
+
+    return slopes
 
 
 def _warmed_up(generator: Generator) -> Generator:

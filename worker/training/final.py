@@ -17,7 +17,6 @@ from models.sampling import contact_sheet, render
 from worker.training.data import shown_rows
 from worker.training.publish import Publisher
 from worker.training.snapshots import REPORT_SEED
-from worker.training.texts import Texts
 
 SHEET_PICTURES = 64
 SHEET_COLUMNS = 8
@@ -30,7 +29,9 @@ def publish_report(publisher: Publisher, images: np.ndarray, device: torch.devic
         return {}
     generator, meta = load_generator(storage.path(publisher.checkpoint), device)
     reference = Reference.of(images, *shown_rows(config, len(images)))
-    prompts = _prompts(publisher.texts, max(SHEET_PICTURES, reference.count), config.seed)
+    count = max(SHEET_PICTURES, reference.count)
+    texts = publisher.texts
+    prompts = None if texts is None else texts.prompts(np.arange(len(images)), count, config.seed)
     sheet = render(generator, range(SHEET_PICTURES), prompts=prompts and prompts[:SHEET_PICTURES])
     pictures: dict[str, Image] = {"Seeds 0 to 63": contact_sheet(sheet, SHEET_COLUMNS)}
     final: dict[str, float] = {}
@@ -43,23 +44,12 @@ def publish_report(publisher: Publisher, images: np.ndarray, device: torch.devic
             pictures["Above, the pictures nearest to a training picture; below, that one"] = nearest
     growth, ticks = _told(publisher.claim)
     title = f"{publisher.claim.request['name']}: {config.preset}, {meta.kimg:.1f} kimg in {meta.minutes:.0f} minutes"
-    settings = config.model_dump(mode="json")
-    page = report_page(title, growth, ticks, final, pictures, settings)
-    data = json.dumps(report(title, growth, ticks, final, settings), indent=1)
+    told = report(title, growth, ticks, final, config.model_dump(mode="json"))
     return {
         "report": f"/v1/jobs/{publisher.claim.job_id}/report",
-        "report_sha256": storage.put(page.encode()),
-        "report_json_sha256": storage.put(data.encode()),
+        "report_sha256": storage.put(report_page(told, pictures).encode()),
+        "report_json_sha256": storage.put(json.dumps(told, indent=1).encode()),
     }
-
-
-def _prompts(texts: Texts | None, count: int, seed: int) -> list[str] | None:
-    """What the dataset's pictures show, in a random order."""
-    if texts is None:
-        return None
-    known = texts.of_pictures
-    rows = np.resize(np.random.default_rng(seed).permutation(len(known)), count)
-    return [known[row] for row in rows]
 
 
 def _told(claim: jobs.Claim) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

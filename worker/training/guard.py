@@ -21,9 +21,9 @@ class Guard:
         self._good = state.to_bytes()
         self._failed_at_good = False
 
-    def keep(self, state: TrainingState) -> None:
-        """This state is good: its losses and weights are numbers, and it has learnt since the last one."""
-        self._good = state.to_bytes()
+    def keep(self, good: bytes) -> None:
+        """A state that is good: its losses and weights are numbers, and it has learnt since the last one."""
+        self._good = good
         self._failed_at_good = False
 
     def go_back(self, error: TrainingDiverged, broken: TrainingState) -> tuple[TrainingState, Concern]:

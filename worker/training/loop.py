@@ -131,12 +131,14 @@ class _Run:
 
     def snapshot(self, on_snapshot: Callable[[Snapshot], None], on_concern: Callable[[Concern], None]) -> None:
         """Take a snapshot, tell of it and of what it shows, and remember the state as good."""
-        if self.snapshots is not None:
+        if self.snapshots is None:
+            self._guard.keep(self.state.to_bytes())
+        else:
             snapshot = self.snapshots.take(self.state)
             on_snapshot(snapshot)
             for concern in snapshot.concerns:
                 on_concern(concern)
-        self._guard.keep(self.state)
+            self._guard.keep(snapshot.state())
         self.meter.restart()
 
 

@@ -1,5 +1,7 @@
 """Snapshots: when one is due, what its sheet shows, and how good its pictures are."""
 
+import functools
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -45,9 +47,7 @@ class SnapshotTaker:
         self._captions: tuple[str, ...] = ()
         if texts is not None and state.generator_ema.text is not None:
             shown, _ = shown_rows(state.config, len(images))
-            rows = np.random.default_rng(state.config.seed).permutation(shown)
-            known = texts.of_pictures
-            self._prompts = [known[row] for row in np.resize(rows, MEASURED)]
+            self._prompts = texts.prompts(shown, MEASURED, state.config.seed)
             self._captions = texts.sample(shown, MOST_CAPTIONS, LONGEST_CAPTION)
 
     def due(self, state: TrainingState) -> bool:
@@ -73,7 +73,7 @@ class SnapshotTaker:
             generator=state.generator_ema,
             discriminator=state.discriminator,
             metrics=metrics,
-            state=state.to_bytes,
+            state=functools.cache(state.to_bytes),  # large, and wanted more than once
             concerns=found,
         )
 

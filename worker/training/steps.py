@@ -165,13 +165,13 @@ def _generator_loss(
                 real_logits = state.discriminator(augment(reals.images, config, state.augment_probability)).given(text)
         loss = LOSSES[config.loss].generator(real_logits, fake_logits).mean()
         losses = {"generator": loss.detach()}
-        if shown is not None and text is not None:
+        if reals is not None and shown is not None and text is not None:
             loss = loss + config.matching_weight * matching_loss(of_fake.match(text), shown.same).mean()
             loss = loss + config.caption_kl_weight * state.generator.mapping.divergence(text).mean()
-        if shown is not None and reals is not None and config.caption_layout_weight > 0:
-            layout = (shown.alone * layout_loss(fake, reals.images)).mean()
-            losses["layout"] = layout.detach()
-            loss = loss + config.caption_layout_weight * layout
+            if config.caption_layout_weight > 0:
+                layout = (shown.alone * layout_loss(fake, reals.images)).mean()
+                losses["layout"] = layout.detach()
+                loss = loss + config.caption_layout_weight * layout
     return losses | {"total": loss}
 
 

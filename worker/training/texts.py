@@ -97,6 +97,12 @@ class Texts:
         known = np.where(self.captions != NOTHING, self.captions, self.labels)
         return [self.said[number] if number != NOTHING else "" for number in known]
 
+    def prompts(self, rows: NDArray[np.intp], count: int, seed: int) -> list[str]:
+        """What measured pictures should show: what these rows do, in a random order, and from the first again where
+        they are fewer than `count`."""
+        known = self.of_pictures
+        return [known[row] for row in np.resize(np.random.default_rng(seed).permutation(rows), count)]
+
     def sample(self, rows: NDArray[np.intp], most: int, longest: int) -> tuple[str, ...]:
         """At most that many different texts of these pictures, in a random order that is always the same."""
         known = self.of_pictures

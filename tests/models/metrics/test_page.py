@@ -60,7 +60,7 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module")
 def page() -> Page:
     images = {"Samples": Image.new("RGB", (8, 4), "red"), "Nearest <pairs>": Image.new("RGB", (4, 8), "blue")}
-    return Page(report_page("Foxes & <owls>", GROWTH, TICKS, FINAL, images, CONFIG))
+    return Page(report_page(report("Foxes & <owls>", GROWTH, TICKS, FINAL, CONFIG), images))
 
 
 def test_the_page_has_every_figure_with_its_meaning(page: Page) -> None:
@@ -100,14 +100,14 @@ def test_the_page_has_every_setting(page: Page) -> None:
 def test_the_page_says_whether_there_is_cause_for_concern() -> None:
     copying = {**FINAL, "memorisation": 0.4, "memorisation_z": -9.0}
     without = {name: value for name, value in FINAL.items() if not name.startswith(("memorisation", "copied"))}
-    said = [Page(report_page("A", [], [], final, {}, {})).text for final in (FINAL, copying, without)]
+    said = [Page(report_page(report("A", [], [], final, {}), {})).text for final in (FINAL, copying, without)]
     assert ["No sign of collapse or of copying" in text for text in said] == [True, False, False]
     assert ["Copying." in text for text in said] == [False, True, False]
     assert ["cannot be told" in text for text in said] == [False, False, True]
 
 
 def test_a_training_without_figures_has_a_page_too() -> None:
-    page = Page(report_page("A", [{"kimg": 1.0, "minutes": 0.5}], TICKS[:1], {}, {}, CONFIG))
+    page = Page(report_page(report("A", [{"kimg": 1.0, "minutes": 0.5}], TICKS[:1], {}, CONFIG), {}))
     assert page.figures == {}
     assert "collapse" not in page.text
 

@@ -66,7 +66,7 @@ def test_each_good_state_in_between_earns_another_try_at_half_the_rate_again(
     for times in range(1, 4):
         state, _ = guard.go_back(BROKEN, state)
         assert state.rate_scale == 0.5**times
-        guard.keep(state)
+        guard.keep(state.to_bytes())
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test check format bench bench-training bench-prompts resume-kills clean
+.PHONY: help run demo test check format bench bench-serving bench-engines bench-training bench-prompts resume-kills determinism serving-storm clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -39,9 +39,25 @@ format: .venv/installed-dev ## ruff's fixes and formatting
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: .venv/installed-dev ## serving and training-loop ratios
-	$(BIN)/python benchmarks/serving.py
+bench: .venv/installed-dev ## start-up, pictures beside a training, and the training loop
+	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/beside_training.py
 	$(BIN)/python benchmarks/loop_overhead.py
+
+PURELIB := -c 'import sysconfig; print(sysconfig.get_path("purelib"))'
+# LitServe and BentoML apart, for their pins are not ours; what they share with us, torch above all, is ours.
+.venv-peers/installed: .venv/installed benchmarks/peers/requirements.txt
+	test -x .venv-peers/bin/python || $(BIN)/python -m venv .venv-peers
+	$(BIN)/python $(PURELIB) > "$$(.venv-peers/bin/python $(PURELIB))/ganvas.pth"
+	.venv-peers/bin/pip --disable-pip-version-check install --quiet --requirement benchmarks/peers/requirements.txt
+	@touch $@
+
+bench-serving: .venv/installed-dev .venv-peers/installed ## Ganvas beside LitServe, BentoML and FastAPI; about an hour
+	$(BIN)/python benchmarks/serving.py --markdown --plot docs/images/serving.png
+
+bench-engines: .venv/installed-dev ## ways to run a pass, and ways to write a file
+	$(BIN)/python benchmarks/engines.py --markdown
+	$(BIN)/python benchmarks/encoders.py
 
 bench-training: .venv/installed-dev ## the line-up: every preset and a peer, ten minutes each
 	$(BIN)/python benchmarks/training.py --minutes 10 --out benchmarks/results/line-up
@@ -53,5 +69,11 @@ bench-prompts: .venv/installed-dev ## prompts on coloured shapes, and on the bun
 resume-kills: .venv/installed-dev ## twenty kills, twenty equal hashes
 	$(BIN)/python benchmarks/resume_kills.py
 
+determinism: .venv/installed-dev ## 10,000 recipes under load, each byte for byte as alone
+	$(BIN)/python benchmarks/determinism.py
+
+serving-storm: .venv/installed-dev ## dropped requests, exceptions, deletions; then ten minutes of watched load
+	$(BIN)/python benchmarks/serving_storm.py
+
 clean: ## remove what make made; data/ and demo-output/ stay
-	rm -rf .venv *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf .venv .venv-peers *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from app.core.errors import GanvasError
-from app.core.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from app.core.db import Database
+    from app.core.settings import Settings
 
 cli = typer.Typer(help="Ganvas: train GANs on your own artwork and draw from them.", no_args_is_help=True)
 keys_cli = typer.Typer(help="API keys, needed by every listener that is not loopback.", no_args_is_help=True)
@@ -43,6 +43,9 @@ def up() -> None:
 @cli.command()
 def api(fd: Annotated[int | None, typer.Option(help="An inherited listening socket.")] = None) -> None:
     """Run the HTTP API alone; Redis, database and storage come from the settings."""
+    import gc
+
+    gc.disable()  # a third of the start would go into looking for garbage among modules; serve() enables it
     from app import studio
 
     settings = _settings()
@@ -125,8 +128,9 @@ def keys_revoke(key_id: Annotated[str, typer.Argument(help="The id that `ganvas 
     typer.echo(f"{key_id} is revoked.")
 
 
-def _settings() -> Settings:
+def _settings() -> "Settings":
     from app.core.logs import configure_logs
+    from app.core.settings import load_settings
 
     settings = load_settings()
     configure_logs(settings.log_level)

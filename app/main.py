@@ -14,10 +14,12 @@ from app.api import errors
 from app.api.access import Gate
 from app.api.deps import Services
 from app.api.directory import ModelDirectory
+from app.api.lean import Lean
 from app.api.metrics import Metrics
 from app.api.middleware import Admission, BodyLimit, RequestContext
-from app.api.routes import ROUTERS
+from app.api.routes import LEAN_ROUTES, ROUTERS
 from app.core.db import Database
+from app.core.errors import GanvasError
 from app.core.queue import Dispatcher
 from app.core.settings import MIB, Settings
 from app.core.storage import Storage
@@ -50,9 +52,11 @@ def create_app(settings: Settings) -> FastAPI:
             Middleware(RequestContext),
             Middleware(Admission),
             Middleware(BodyLimit, upload_max_bytes=settings.max_upload_mib * MIB),
+            Middleware(Lean, routes=LEAN_ROUTES),
         ],
     )
     errors.add_handlers(app)
+    app.router.routes += LEAN_ROUTES  # for the documentation; requests are served before they come here
     for router in ROUTERS:
         app.include_router(router)
     return app
@@ -69,17 +73,18 @@ async def _services(settings: Settings) -> AsyncIterator[Services]:
         stack.callback(dispatcher.close)
         painter = Painter(settings, storage)
         stack.push_async_callback(painter.close)
-        reconciler = asyncio.create_task(_reconcile(dispatcher))
-        stack.push_async_callback(_stop, reconciler)
+        directory = ModelDirectory(settings, db, painter.runtime)
+        for work in (_reconcile(dispatcher), _warm(directory, painter)):
+            stack.push_async_callback(_stop, asyncio.create_task(work))
         yield Services(
             settings=settings,
             db=db,
             storage=storage,
             dispatcher=dispatcher,
             painter=painter,
-            directory=ModelDirectory(settings, db),
+            directory=directory,
             gate=Gate(settings, db),
-            metrics=Metrics(painter),
+            metrics=Metrics(painter.meters.registry),
         )
 
 
@@ -91,6 +96,14 @@ async def _reconcile(dispatcher: Dispatcher) -> None:
         except Exception:
             log.exception("reconcile_failed")  # a database that is away for a while must not end this for good
         await asyncio.sleep(RECONCILE_SECONDS)
+
+
+async def _warm(directory: ModelDirectory, painter: Painter) -> None:
+    """Have the default model in memory before it is asked for; where that cannot be, its first caller is told why."""
+    with contextlib.suppress(GanvasError):
+        served = await directory.resolve(None)
+        directory.forget()  # nobody asked yet, and by then it may be another
+        await painter.load(served.checkpoint)
 
 
 async def _stop(task: asyncio.Task[None]) -> None:

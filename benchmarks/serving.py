@@ -1,239 +1,285 @@
-"""How much of the bare speed is left over HTTP: one picture a request, from one client and from many at once.
+"""Ganvas beside LitServe, BentoML and a plain FastAPI endpoint: the same pictures under the same load.
 
-Bare is the loaded generator and the encoder in a plain loop, with one thread or one per core, whichever is quicker.
-Over HTTP is a server process of its own, asked by a third process. All of it runs on this machine, in turns, so that
-only ratios mean something. The cores are shared by server and clients, as they are on an artist's own machine.
+Each serves the same network and weights as PNG, painted and encoded by the same code, so that only the serving differs.
+Heats find the configurations of each peer that may be its best under some load: batches, windows, threads, workers.
+Then, in every round, each server is started, warmed, driven by load.py with the same closed and open loops, and stopped
+before the next one starts; so is the bare loop that sets the limit. The cores are shared by server and clients, as they
+are on an artist's own machine. Figures are medians over the rounds; on a shared machine only ratios mean something.
+Both models take about an hour on two cores.
+
+LitServe and BentoML live in an environment of their own (make .venv-peers/installed); without it they are left out.
 """
 
 import argparse
-import asyncio
+import http.client
 import json
 import os
+import signal
 import socket
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from itertools import count, product
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import asdict, dataclass
+from itertools import count
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-BUNDLED = ROOT / "models" / "pretrained" / "emoji.safetensors"
+import serving_report as report
+import studio
+from load import Load, Measured, Target
+from serving_report import Bare, Row
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+PEERS_PYTHON = ROOT / ".venv-peers" / "bin" / "python"
+RESULTS = HERE / "results" / "serving.json"
 MODEL = "bench"
-CLIENTS = (1, 4, 16, 32, 64)
-WANTED_SHARE = 0.60  # of the bare rate, with 32 clients
-LONE_FACTOR, LONE_EXTRA_MS = 1.3, 3.0
-START_SECONDS = 60
+MODELS = ("64 px", "256 px")
+CLIENTS = (1, 4, 16, 64)
+HEAT_CLIENTS = (1, 16, 64)
+CORES = len(os.sched_getaffinity(0))
+SHARINGS = {  # of the cores, by the options of the peers' programs; torch itself takes a thread a core in every pass
+    "torch's threads": (),
+    "1 thread": ("--threads", "1"),
+    f"{CORES} workers of 1 thread": ("--threads", "1", "--workers", str(CORES)),
+}
+OPEN_SHARES = (0.3, 0.6)  # of the limit
+OPEN_CLIENTS = 64  # connections
+START_SECONDS, STOP_SECONDS = 180, 15
+WARM_SECONDS = 3.0  # after a start; BentoML's batcher takes a dozen requests to learn its model's times
+SETTLE_SECONDS = 0.5  # before each measurement
+SEEDS = count(0, 1_000_000)  # no picture is asked for twice, so that no cache can answer
 
 
-class Client(asyncio.Protocol):
-    """One client on one connection: asks for a picture, and when it is here for the next one, until the deadline.
+@dataclass(frozen=True)
+class Server:
+    """One of the servers, in one configuration."""
 
-    Written on sockets, for a client library would take as much of the machine as the server does.
-    """
-
-    def __init__(self, seeds: Iterator[int], deadline: float, milliseconds: list[float]) -> None:
-        self.seeds = seeds
-        self.deadline = deadline
-        self.milliseconds = milliseconds
-        self.finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Start asking."""
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
-        self._ask()
-
-    def _ask(self) -> None:
-        self.answer = bytearray()
-        self.expected = 0
-        self.started = time.perf_counter()
-        path = f"/v1/models/{MODEL}/image?seed={next(self.seeds)}"
-        self.transport.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
-
-    def data_received(self, data: bytes) -> None:
-        """Collect an answer; at its end, note its time and ask again."""
-        self.answer += data
-        if not self.expected and (head := self.answer.find(b"\r\n\r\n")) >= 0:
-            assert self.answer.startswith(b"HTTP/1.1 200"), bytes(self.answer)
-            length = bytes(self.answer[:head]).lower().partition(b"content-length:")[2].partition(b"\r\n")[0]
-            self.expected = head + 4 + int(length)
-        if not self.expected or len(self.answer) < self.expected:
-            return
-        now = time.perf_counter()
-        self.milliseconds.append(1e3 * (now - self.started))
-        if now < self.deadline:
-            self._ask()
-        else:
-            self.transport.close()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """The end, or the failure of this round."""
-        if exc is None:
-            self.finished.set_result(None)
-        else:
-            self.finished.set_exception(exc)
+    name: str
+    how: str
+    program: str  # in benchmarks/peers; "" is Ganvas itself
+    path: str
+    body: str = ""
+    options: tuple[str, ...] = ()
+    package: str = ""  # that it needs and that may be missing
 
 
-async def ask(port: int, clients: int, seconds: float, first_seed: int) -> dict[str, float]:
-    """Pictures a second and the median milliseconds of one, with so many clients at once."""
-    milliseconds: list[float] = []
-    seeds = count(first_seed)
-    started = time.perf_counter()
-    running = []
-    for _ in range(clients):
-        _, client = await asyncio.get_running_loop().create_connection(
-            lambda: Client(seeds, started + seconds, milliseconds), "127.0.0.1", port
-        )
-        running.append(client.finished)
-    await asyncio.gather(*running)
-    rate = len(milliseconds) / (time.perf_counter() - started)
-    return {"rate": rate, "milliseconds": statistics.median(milliseconds)}
+def peers() -> Iterator[Server]:
+    """Each peer in every configuration that might suit it; which does is found out in the heats."""
+    for sharing, options in SHARINGS.items():
+        for batch, milliseconds in ((1, 0), (16, 0), (16, 2), (16, 10)):
+            how = f"batch {batch}, {milliseconds} ms, {sharing}" if batch > 1 else f"batch 1, {sharing}"
+            own = ("--batch", str(batch), "--window", str(milliseconds / 1e3), *options)
+            yield Server("LitServe", how, "litserve_server.py", "/predict", '{"seed": {seed}}', own, "litserve")
+        yield Server("BentoML", sharing, "bentoml_service.py", "/image", '{"seeds": [{seed}]}', options, "bentoml")
+        if "--workers" not in options:  # its thread pool has all cores at work anyway
+            yield Server("FastAPI", sharing, "fastapi_server.py", "/image?seed={seed}", options=options)
 
 
-def over_http(port: int, clients: int, seconds: float, first_seed: int) -> dict[str, float]:
-    """ask(), in a process of its own."""
-    command = [sys.executable, __file__, "--ask", str(port), str(clients), str(seconds), str(first_seed)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    measured: dict[str, float] = json.loads(done.stdout)
-    return measured
+SERVERS = (Server(report.OURS, "", "", f"/v1/models/{MODEL}/image?seed={{seed}}"), *peers())
 
 
-def bare(folder: Path, sha256: str) -> Callable[[int, int, float, int], dict[str, float]]:
-    """A plain loop: (pictures at once, threads, seconds, first seed) -> rate and median milliseconds."""
-    import torch
-
-    from app.core.storage import Storage
-    from app.serving.encode import encode
-    from app.serving.loader import Loader
-    from app.serving.recipe import Recipe
-
-    loaded = Loader(Storage(folder / "blobs").path, device="cpu", budget_bytes=2**30, max_batch=32).get(sha256)
-    side = loaded.meta.config.network.resolution
-
-    def measure(batch: int, threads: int, seconds: float, first_seed: int) -> dict[str, float]:
-        torch.set_num_threads(threads)
-        loaded.render([Recipe(model=MODEL, checkpoint=sha256, seed=0, size=(side, side))] * batch)
-        milliseconds = []
-        seeds = count(first_seed)
-        started = finished = time.perf_counter()
-        while finished < started + seconds:
-            asked = finished
-            recipes = [
-                Recipe(model=MODEL, checkpoint=sha256, seed=next(seeds), size=(side, side)) for _ in range(batch)
-            ]
-            for recipe, pixels in zip(recipes, loaded.render(recipes), strict=True):
-                encode(pixels, output_format="png", recipe=recipe)
-            finished = time.perf_counter()
-            milliseconds.append(1e3 * (finished - asked))
-        rate = batch * len(milliseconds) / (finished - started)
-        return {"rate": rate, "milliseconds": statistics.median(milliseconds)}
-
-    return measure
-
-
-def publish(folder: Path, checkpoint: bytes) -> str:
-    """Put a checkpoint into a studio's storage and catalogue; returns its sha256."""
-    from app.core import catalogue
-    from app.core.db import Database
-    from app.core.settings import Settings
-    from app.core.storage import Storage
-    from models.checkpoint import read_meta
-
-    network = read_meta(checkpoint).config.network
-    shape = {name: getattr(network, name) for name in ("architecture", "resolution", "z_dim", "w_dim", "num_ws")}
-    sha256 = Storage(folder / "blobs").put(checkpoint)
-    db = Database(Settings(data=folder).database)
-    db.migrate()
-    with db.begin() as session:
-        catalogue.publish(session, {"name": MODEL} | shape, sha256=sha256, kimg=0, bytes_=len(checkpoint), metrics={})
-    db.close()
-    return sha256
-
-
-def untrained() -> bytes:
-    """The checkpoint of a tiny generator that has learnt nothing: as quick as a trained one."""
-    from models.checkpoint import CheckpointMeta, save_checkpoint
-    from models.presets import preset
-    from models.registry import build_generator
-
-    config = preset("tiny", 64)
-    return save_checkpoint(None, build_generator(config.network), CheckpointMeta(config=config, kimg=0, minutes=0))
+def versions(python: Path, servers: Sequence[Server]) -> dict[str, str]:
+    """Version by package, as this interpreter has them; those that are not installed are not in it."""
+    found = {}
+    if not python.exists():
+        return found
+    for package in sorted({server.package for server in servers if server.package}):
+        command = [str(python), "-c", f"import importlib.metadata as m; print(m.version({package!r}))"]
+        asked = subprocess.run(command, capture_output=True, text=True, check=False)
+        if asked.returncode == 0:
+            found[package] = asked.stdout.strip()
+    return found
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[int]:
-    """A server process on this studio; gives its port."""
+def started(server: Server, python: Path, checkpoint: Path) -> Iterator[Target]:
+    """A server process on this checkpoint that has answered its first picture; Ganvas's data lie beside the checkpoint.
+
+    python: of the peers that need packages.
+    """
     with socket.create_server(("127.0.0.1", 0)) as free:
         port: int = free.getsockname()[1]
-    own = {"GANVAS_DATA": str(folder), "GANVAS_PORT": str(port), "GANVAS_IMPORT_SAMPLES": "false"}
-    server = subprocess.Popen([sys.executable, "-m", "app.cli", "api"], env=os.environ | own, cwd=ROOT)
-    try:
-        deadline = time.monotonic() + START_SECONDS
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port)).close()
-                break
-            except ConnectionRefusedError:
-                if time.monotonic() > deadline or server.poll() is not None:
-                    raise
-                time.sleep(0.1)
-        yield port
-    finally:
-        server.terminate()
-        server.wait()
+    folder = checkpoint.parent
+    own = {"PYTHONPATH": str(ROOT), "GANVAS_DATA": str(folder), "GANVAS_PORT": str(port), "GANVAS_IMPORT_SAMPLES": "0"}
+    command = [sys.executable, "-m", "app.cli", "api"]
+    if server.program:
+        program = str(HERE / "peers" / server.program)
+        command = [str(python) if server.package else sys.executable, program, str(checkpoint), str(port)]
+    target = Target(port, server.path, server.body)
+    with (folder / "server.log").open("w+") as log:
+        process = subprocess.Popen(
+            [*command, *server.options],
+            env=os.environ | own,
+            cwd=ROOT,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,  # its workers stop with it
+        )
+        try:
+            if not _answers(target, process):
+                log.seek(0)
+                raise SystemExit(f"{log.read()[-4000:]}\n{server.name} ({server.how}) did not start.")
+            yield target
+        finally:
+            _stop(process)
 
 
-def compare(checkpoint: Path, rounds: int, seconds: float) -> None:
-    """Measure in turns and print the medians over the rounds."""
-    threads = sorted({1, os.cpu_count() or 1})
-    turns: dict[tuple[str, int, int], list[dict[str, float]]] = defaultdict(list)
+def _answers(target: Target, process: subprocess.Popen[bytes]) -> bool:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        with suppress(OSError, http.client.HTTPException):
+            path, body = target.of(next(SEEDS))
+            with closing(http.client.HTTPConnection("127.0.0.1", target.port, timeout=START_SECONDS)) as connection:
+                connection.request("POST" if body else "GET", path, body or None, {"Content-Type": "application/json"})
+                if connection.getresponse().status == http.client.OK:
+                    return True
+        time.sleep(0.1)
+    return False
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(STOP_SECONDS)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def drive(target: Target, load: Load) -> Measured:
+    """This load, from a process of its own."""
+    flags = {"port": target.port, "path": target.path, "body": target.body, "first-seed": next(SEEDS)} | asdict(load)
+    command = [sys.executable, str(HERE / "load.py"), *(f"--{name}={value}" for name, value in flags.items())]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return Measured(**json.loads(done.stdout))
+
+
+def bare(checkpoint: Path, seconds: float) -> Bare:
+    """The limit and the lone time, from a process of its own."""
+    command = [sys.executable, str(HERE / "peers" / "bare.py"), str(checkpoint), f"--seconds={seconds}"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment, cwd=ROOT)
+    return Bare(**json.loads(done.stdout))
+
+
+class Contest:
+    """All servers on all models, in turns."""
+
+    def __init__(self, given: argparse.Namespace, servers: Sequence[Server], folder: Path) -> None:
+        self.given = given
+        self.servers = servers
+        self.folder = folder
+        self.figures = report.Figures({}, {}, [])
+
+    def run(self) -> None:
+        """Heats and rounds, each model's in a row; what is measured is kept after every turn."""
+        for model in self.given.models:
+            checkpoint = self._prepare(model)
+            limit = self._limit(model, checkpoint)
+            rates = [share * limit for share in self.given.open]
+            servers = self._heats(model, checkpoint) if self.given.heat else self.servers
+            loads = [Load(clients, self.given.seconds, SETTLE_SECONDS) for clients in self.given.clients]
+            loads += [Load(OPEN_CLIENTS, self.given.seconds, SETTLE_SECONDS, float(f"{rate:.2g}")) for rate in rates]
+            for number in range(self.given.rounds):
+                if number:
+                    self._limit(model, checkpoint)
+                turn = number % len(servers)  # so that nobody is always the first
+                for server in (*servers[turn:], *servers[:turn]):
+                    self.figures.rows.extend(self._turn(model, server, checkpoint, loads))
+                    self.figures.keep(self.given.results)
+
+    def _heats(self, model: str, checkpoint: Path) -> list[Server]:
+        """Us, and of each peer the configurations that may be its best under some load."""
+        loads = [Load(clients, self.given.heat, SETTLE_SECONDS) for clients in HEAT_CLIENTS]
+        peers = [server for server in self.servers if server.program]
+        print(f"{model}, heats of {len(peers)} configurations", flush=True)
+        hopeful = report.hopeful([row for peer in peers for row in self._turn(model, peer, checkpoint, loads)])
+        return [server for server in self.servers if not server.program or (server.name, server.how) in hopeful]
+
+    def _prepare(self, model: str) -> Path:
+        """The checkpoint of a model, in a file and in a studio."""
+        folder = self.folder / model.partition(" ")[0]
+        folder.mkdir()
+        weights = studio.BUNDLED.read_bytes() if model == MODELS[0] else studio.untrained("few-shot", 256)
+        studio.publish(folder, MODEL, weights)
+        checkpoint = folder / "bench.safetensors"
+        checkpoint.write_bytes(weights)
+        return checkpoint
+
+    def _limit(self, model: str, checkpoint: Path) -> float:
+        rounds = self.figures.bare.setdefault(model, [])
+        rounds.append(bare(checkpoint, self.given.seconds))
+        print(f"{model}, bare: {rounds[-1]}", flush=True)
+        return report.limit(rounds).rate
+
+    def _turn(self, model: str, server: Server, checkpoint: Path, loads: Sequence[Load]) -> list[Row]:
+        rows = []
+        with started(server, self.given.peers, checkpoint) as target:
+            drive(target, Load(16, WARM_SECONDS))
+            for load in loads:
+                rows.append(
+                    Row(model, report.kind(load.rate), load.clients, server.name, server.how, drive(target, load))
+                )
+                print(report.line(rows[-1]), flush=True)
+        return rows
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+
+    def listed(text: str) -> list[str]:
+        return text.split(",")
+
+    names = sorted({server.name.lower() for server in SERVERS})
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", type=listed, default=names, help=f"of {','.join(names)}")
+    parser.add_argument("--models", type=listed, default=["64", "256"], help="of 64,256 (pixels)")
+    parser.add_argument("--clients", type=listed, default=list(CLIENTS), help="of the closed loop, such as 1,16")
+    parser.add_argument("--open", type=listed, default=list(OPEN_SHARES), help="shares of the limit; 0 for none")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=4.0, help="of each measurement")
+    parser.add_argument("--heat", type=float, default=2.0, help="seconds; 0: every configuration is in every round")
+    parser.add_argument("--peers", type=Path, default=PEERS_PYTHON, help="interpreter that has the peers' packages")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="where the figures are kept")
+    parser.add_argument("--again", action="store_true", help="measure nothing; report the figures kept there")
+    parser.add_argument("--plot", type=Path, help="a PNG")
+    parser.add_argument("--markdown", action="store_true", help="print the table as the docs have it")
+    given = parser.parse_args()
+    given.models = [f"{side} px" for side in given.models]
+    given.clients = [int(clients) for clients in given.clients]
+    given.open = [float(share) for share in given.open if float(share)]
+    return given
+
+
+def measure(given: argparse.Namespace) -> report.Figures:
+    """Run the contest among those that are wanted and installed."""
+    wanted = [server for server in SERVERS if server.name.lower() in given.only]
+    installed = versions(given.peers, wanted)
+    for package in sorted({server.package for server in wanted if server.package} - set(installed)):
+        print(f"{package} is not installed (make .venv-peers/installed); it is left out.")
+    servers = [server for server in wanted if not server.package or server.package in installed]
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        sha256 = publish(folder, checkpoint.read_bytes() if checkpoint.exists() else untrained())
-        measure = bare(folder, sha256)
-        with serving(folder) as port:
-            over_http(port, 1, 0.5, 0)  # loads the checkpoint
-            for turn in range(1, rounds + 1):
-                first_seed = turn * 10_000_000
-                for batch, number in product((1, 32), threads):
-                    turns["bare", batch, number].append(measure(batch, number, seconds, first_seed))
-                for clients in CLIENTS:
-                    turns["http", clients, 0].append(over_http(port, clients, seconds, first_seed))
-    report({row: {key: statistics.median(turn[key] for turn in of) for key in of[0]} for row, of in turns.items()})
-
-
-def report(medians: dict[tuple[str, int, int], dict[str, float]]) -> None:
-    """Print the table and the two ratios."""
-    print(f"{'':28}{'pictures/s':>12}{'ms':>10}")
-    for (kind, number, threads), measured in medians.items():
-        label = f"bare, {number} at once, {threads} threads" if kind == "bare" else f"HTTP, {number} clients"
-        print(f"{label:28}{measured['rate']:12.0f}{measured['milliseconds']:10.1f}")
-    best = max(measured["rate"] for row, measured in medians.items() if row[:2] == ("bare", 32))
-    share = medians["http", 32, 0]["rate"] / best
-    print(f"32 clients over HTTP: {share:.2f} of the bare rate (wanted: at least {WANTED_SHARE:.2f})")
-    alone = min(measured["milliseconds"] for row, measured in medians.items() if row[:2] == ("bare", 1))
-    lone, limit = medians["http", 1, 0]["milliseconds"], LONE_FACTOR * alone + LONE_EXTRA_MS
-    print(f"One request alone: {lone:.1f} ms, bare {alone:.1f} ms (wanted: at most {limit:.1f} ms)")
+        contest = Contest(given, servers, Path(name))
+        contest.figures.versions.update(installed)
+        contest.run()
+    return contest.figures
 
 
 def main() -> None:
-    """Read the arguments and compare."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--checkpoint", type=Path, default=BUNDLED, help="without the file, an untrained tiny of 64 px")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement")
-    parser.add_argument("--ask", nargs=4, metavar=("PORT", "CLIENTS", "SECONDS", "SEED"), help="be the clients")
-    arguments = parser.parse_args()
-    if arguments.ask:
-        port, clients, seconds, seed = arguments.ask
-        print(json.dumps(asyncio.run(ask(int(port), int(clients), float(seconds), int(seed)))))
-    else:
-        compare(arguments.checkpoint, arguments.rounds, arguments.seconds)
+    """Measure or read the figures, and report them."""
+    given = arguments()
+    figures = report.Figures.read(given.results) if given.again else measure(given)
+    print(report.markdown(figures) if given.markdown else report.table(figures))
+    for claim in report.claims(figures):
+        print(claim)
+    if given.plot:
+        from serving_plot import plot
+
+        plot(figures, given.plot)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ import safetensors.torch
 import torch
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from models.config import NetworkConfig, TrainConfig
 from models.errors import CheckpointInvalid
@@ -138,7 +139,7 @@ def _load(
     with path.open("rb") as file:
         header = _read_head(file)
         meta, entries = _parse_header(header, path.stat().st_size)
-        with torch.device("meta"):  # shapes without memory, and without a draw from the global random state
+        with torch.device("meta"), _Unfilled():  # shapes without memory, and without a draw from the random state
             network = build(meta.config.network)
             _require_fit(entries, _shapes(entries, meta.config.network))
         mine = {name: entries.get(prefix + name) for name in weights(network)}
@@ -148,6 +149,19 @@ def _load(
     state = {name: tensors.get(name, torch.zeros((), dtype=torch.int64)) for name in network.state_dict()}
     network.load_state_dict(state, strict=True, assign=True)
     return network.requires_grad_(False).eval().to(device), meta
+
+
+class _Unfilled(TorchFunctionMode):
+    """Leaves out first weights, and what scales them: on the device "meta" torch imports its compiler for that, which
+    takes seconds."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func.__name__ in ("normal_", "uniform_", "div"):
+            return kwargs.get("tensor", *args[:1])
+        return (torch.empty if func is torch.randn else func)(*args, **kwargs)
 
 
 def weights(network: nn.Module) -> dict[str, Tensor]:

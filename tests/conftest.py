@@ -138,7 +138,7 @@ def running_redis(settings: Settings) -> Iterator[None]:
 def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningApp]:
     """One application for all tests, with one model, `tiny`."""
     data: Path = tmp_path_factory.mktemp("studio")
-    settings = Settings(data=data, threads=1, max_batch=8, max_upload_mib=4, default_model="tiny")
+    settings = Settings(data=data, threads=1, max_batch=8, max_upload_mib=4, default_model="tiny", picture_cache_mib=0)
     with running_redis(settings), running_app(settings) as running:
         running.publish("tiny")
         yield running

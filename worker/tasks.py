@@ -1,7 +1,6 @@
 """The tasks a worker runs, by name from the queue: record -> work -> record."""
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -176,7 +175,9 @@ def _train(workshop: Workshop, claim: jobs.Claim) -> None:
     import torch
 
     from worker.training.launch import process_count, train_together
+    from worker.training.loop import choose_device
     from worker.training.run import train_and_publish
+    from worker.training.share import keep_to_share, step_threads
 
     settings = workshop.settings
     processes = process_count(settings, claim.request["config"]["batch_size"])
@@ -185,7 +186,8 @@ def _train(workshop: Workshop, claim: jobs.Claim) -> None:
         if not interrupted.is_set():  # then it goes back as it is; and a job that has ended is no longer ours to give
             claim.give_back("A process of the training was lost.")
         return
-    torch.set_num_threads(settings.threads or os.cpu_count() or 1)
+    torch.set_num_threads(step_threads(settings.threads))
+    keep_to_share(choose_device(settings.device), settings.train_gpu_share)
     end_training(claim, train_and_publish(workshop.db, workshop.storage, claim, device=settings.device))
 
 
@@ -198,15 +200,16 @@ def end_training(claim: jobs.Claim, ending: "Ending | None") -> None:
 
 
 def _calibrate(settings: Settings, db: Database) -> None:
-    threads = settings.threads or os.cpu_count() or 1
     while not interrupted.is_set():
         with db.begin() as session:
             row, busy = calibrations.take(session), calibrations.is_training(session)
         if row is None:
             return
         from worker.training.calibrate import CalibrationFailed, measure_apart, this_machine
+        from worker.training.share import step_threads
 
-        machine = this_machine(settings.device, threads)
+        threads = step_threads(settings.threads)
+        machine = this_machine(settings.device, threads, gpu_share=settings.train_gpu_share)
         if calibrations.holds(row, machine, training=busy):
             with db.begin() as session:
                 calibrations.confirm(session, row.key)

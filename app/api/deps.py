@@ -18,6 +18,8 @@ from app.core.settings import Settings
 from app.core.storage import Storage
 from app.serving.service import Painter
 
+KeyScope = Literal["generate", "train", "admin"]
+
 
 @dataclass(frozen=True)
 class Services:
@@ -33,9 +35,14 @@ class Services:
     metrics: Metrics
 
 
-async def _services(request: Request) -> Services:
+def services_of(request: Request) -> Services:
+    """What the application that got this request holds."""
     services: Services = request.app.state.services
     return services
+
+
+async def _services(request: Request) -> Services:
+    return services_of(request)
 
 
 async def _paging(
@@ -46,12 +53,17 @@ async def _paging(
     return Paging(limit, after, order)
 
 
-def allowed(scope: Literal["generate", "train", "admin"]) -> Callable[[Request], Awaitable[None]]:
-    """A dependency that lets only keys with this scope pass; on loopback everybody has every scope."""
+def require(request: Request, scope: KeyScope) -> None:
+    """NotAllowed where the key of this request lacks the scope; on loopback everybody has every scope."""
+    if scope not in request.scope["ganvas.scopes"]:
+        raise NotAllowed(f"This key lacks the scope {scope!r}.")
+
+
+def allowed(scope: KeyScope) -> Callable[[Request], Awaitable[None]]:
+    """A dependency that lets only keys with this scope pass."""
 
     async def check(request: Request) -> None:
-        if scope not in request.scope["ganvas.scopes"]:
-            raise NotAllowed(f"This key lacks the scope {scope!r}.")
+        require(request, scope)
 
     return check
 

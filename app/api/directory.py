@@ -11,6 +11,7 @@ from app.core.db import Database
 from app.core.errors import GanvasError, NotFound
 from app.core.records import Model
 from app.core.settings import Settings
+from app.serving.runtime import Runtime
 
 REMEMBERED_SECONDS: Final = 1.0  # so long a picture may still come from the checkpoint before the newest
 REMEMBERED_NAMES: Final = 1024
@@ -27,6 +28,7 @@ class Served:
     conditional: bool  # draws what a prompt or a label says
     labels: tuple[str, ...]
     vocabulary: tuple[str, ...]
+    runtime: Runtime  # what it is painted on here
 
 
 @dataclass(frozen=True)
@@ -40,9 +42,10 @@ class _Answer:
 class ModelDirectory:
     """Names, `name@checkpoint`, aliases and the default, to weights. It belongs to one event loop."""
 
-    def __init__(self, settings: Settings, db: Database) -> None:
+    def __init__(self, settings: Settings, db: Database, runtime: Runtime) -> None:
         self._settings = settings
         self._db = db
+        self._runtime = runtime
         self._answers: dict[str, _Answer] = {}
 
     async def resolve(self, reference: str | None) -> Served:
@@ -52,7 +55,8 @@ class ModelDirectory:
         if answer is None or answer.until < time.monotonic():
             answer = self._ask(name)
         try:
-            return await asyncio.shield(answer.task)  # others may wait for it too
+            # Others may wait for it too; most find it done.
+            return answer.task.result() if answer.task.done() else await asyncio.shield(answer.task)
         except GanvasError:
             if self._answers.get(name) is answer:
                 del self._answers[name]
@@ -81,10 +85,10 @@ class ModelDirectory:
                     raise NotFound(message, code="model_not_found", param="model")
                 name = newest.name
             found = catalogue.resolve(session, name)
-            return _served(found)
+            return _served(found, self._runtime)
 
 
-def _served(found: Resolved) -> Served:
+def _served(found: Resolved, runtime: Runtime) -> Served:
     return Served(
         model=found.model.name,
         checkpoint=found.checkpoint.sha256,
@@ -93,4 +97,5 @@ def _served(found: Resolved) -> Served:
         conditional=found.model.encoder is not None,
         labels=tuple(found.model.labels),
         vocabulary=tuple(found.model.vocabulary),
+        runtime=runtime,
     )

@@ -1,8 +1,7 @@
 """From what was asked to recipes, and from recipes to files, for as long as the client is there."""
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Sequence
 from typing import Any, Final, TypeGuard, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
@@ -10,23 +9,15 @@ from starlette.requests import ClientDisconnect, Request
 from app.api.directory import Served
 from app.api.schemas.images import ImageQuery, ImagesIn, MixIn
 from app.core.errors import InvalidRequest
-from app.serving.recipe import MAX_LAYERS, MetadataLevel, Mix, OutputFormat, Recipe, parse_layers, parse_size, seeds_for
-from app.serving.service import Painter
+from app.serving.batcher import TIMEOUT_SECONDS
+from app.serving.recipe import MAX_LAYERS, Mix, Recipe, parse_layers, parse_size, seeds_for
+from app.serving.service import Asker, FileKind, Painter
 from models.text import terms
 
 Result = TypeVar("Result")
 
 HASHED_SEED: Final = 0  # of a hashed prompt that came without a seed: the same prompt is the same picture
 LABELS_NAMED: Final = 20  # in a message
-
-
-@dataclass(frozen=True)
-class FileKind:
-    """Which file is made of a picture."""
-
-    output_format: OutputFormat
-    compression: int | None
-    metadata: MetadataLevel
 
 
 def has_text(prompt: str | None) -> TypeGuard[str]:
@@ -123,6 +114,8 @@ def _recipe(
         prompt=prompt,
         prompt_mode=None if prompt is None or served.conditional else "hashed",
         mix=mix,
+        device=served.runtime.device,
+        dtype=served.runtime.dtype,
     )
 
 
@@ -159,35 +152,55 @@ def _mix(mix: MixIn | None) -> Mix | None:
 
 async def best(request: Request, painter: Painter, candidates: Sequence[Recipe], n: int) -> list[tuple[Recipe, float]]:
     """The n of the candidates that fit their text best, best first, each with its match."""
-    matches = await while_connected(request, asyncio.create_task(painter.matches(candidates)))
+    matches = await while_connected(request, painter.matches(candidates, asker_of(request)))
     ranked = sorted(zip(candidates, matches, strict=True), key=lambda pair: -pair[1])  # equals stay in their order
     return ranked[:n]
 
 
-def begin(painter: Painter, recipes: Sequence[Recipe], kind: FileKind) -> list[asyncio.Task[bytes]]:
+def begin(request: Request, painter: Painter, recipes: Sequence[Recipe], kind: FileKind) -> list[asyncio.Task[bytes]]:
     """Ask for all pictures at once, each for itself; the tasks give the files."""
-    return [
-        asyncio.create_task(painter.picture(recipe, kind.output_format, kind.compression, kind.metadata))
-        for recipe in recipes
-    ]
+    asker = asker_of(request)
+    return [asyncio.create_task(painter.picture(recipe, kind, asker)) for recipe in recipes]
 
 
 async def draw(request: Request, painter: Painter, recipes: Sequence[Recipe], kind: FileKind) -> list[bytes]:
     """The files of all recipes, for as long as the client is there."""
-    work = painter.pictures(recipes, kind.output_format, kind.compression, kind.metadata)
-    return await while_connected(request, asyncio.create_task(work))
+    return await while_connected(request, painter.pictures(recipes, kind, asker_of(request)))
 
 
-async def while_connected(request: Request, task: asyncio.Task[Result]) -> Result:
-    """What the task gives; ClientDisconnect, with the task cancelled, as soon as the client has left."""
-    gone = asyncio.create_task(_disconnected(request))
+def asker_of(request: Request) -> Asker:
+    """Who asks, by key, or by connection where none is needed; and how long OpenAI's clients say that they wait."""
+    headers = request.headers
+    name = headers.get("authorization") or str(request.client)
     try:
-        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientDisconnect
-        return task.result()
+        patience = float(headers.get("x-stainless-timeout", TIMEOUT_SECONDS))
+    except ValueError:
+        patience = TIMEOUT_SECONDS
+    return Asker(name, min(max(patience, 0.0), TIMEOUT_SECONDS))
+
+
+async def while_connected(request: Request, work: Awaitable[Result]) -> Result:
+    """What the work gives; ClientDisconnect, with the work cancelled, as soon as the client has left."""
+    worker = asyncio.current_task()
+    watcher = asyncio.create_task(_disconnected(request))
+    at_work, left = True, False
+
+    def leave(_watcher: asyncio.Task[None]) -> None:
+        nonlocal left
+        if at_work and worker is not None:
+            left = True
+            worker.cancel()
+
+    watcher.add_done_callback(leave)
+    try:
+        return await work
+    except asyncio.CancelledError:
+        if left and worker is not None and worker.uncancel() == 0:
+            raise ClientDisconnect from None
+        raise
     finally:
-        await drop((task, gone))
+        at_work = False
+        watcher.cancel()
 
 
 async def drop(tasks: Sequence[asyncio.Task[Any]]) -> None:

@@ -79,6 +79,13 @@ def answer(path: str, error: GanvasError) -> JSONResponse:
     return problem(path, kind_of(error), error.message, error.error_code, param=error.param, headers=headers)
 
 
+def unreadable(path: str, error: RequestValidationError) -> JSONResponse:
+    """The answer to a request that does not have the documented shape."""
+    errors = [_readable(item) for item in error.errors()[:SHOWN_ERRORS]]
+    first = errors[0]
+    return problem(path, ANSWERS[InvalidRequest], first["message"], first["code"], param=first["param"], errors=errors)
+
+
 def kind_of(error: GanvasError) -> Answer:
     """The table's row for an error, or for the nearest of its ancestors."""
     return next(ANSWERS[cls] for cls in type(error).__mro__ if cls in ANSWERS)
@@ -140,11 +147,7 @@ async def _on_http_exception(request: Request, error: HTTPException) -> JSONResp
 
 
 async def _on_validation_error(request: Request, error: RequestValidationError) -> JSONResponse:
-    errors = [_readable(item) for item in error.errors()[:SHOWN_ERRORS]]
-    first = errors[0]
-    return problem(
-        request.url.path, ANSWERS[InvalidRequest], first["message"], first["code"], param=first["param"], errors=errors
-    )
+    return unreadable(request.url.path, error)
 
 
 def _readable(item: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,12 +1,13 @@
 """What every request passes through, outermost first: RequestContext, Admission, BodyLimit. Pure ASGI, to stay lean."""
 
+import itertools
 import re
 import secrets
 import time
 from typing import Final
 
 import structlog
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -15,11 +16,15 @@ from app.api import errors
 from app.core.errors import GanvasError, TooLarge
 
 log = structlog.get_logger(__name__)
+_numbers = itertools.count(1)
 
 CLIENT_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{8,64}")
 JSON_BODY_MAX_BYTES: Final = 1024 * 1024
 UPLOAD_PATH: Final = "/v1/datasets"
+PROCESS_ID: Final = secrets.token_hex(8)  # opens every id that is given here
 MULTIPART_OVERHEAD_BYTES: Final = 16 * 1024 * 1024  # heads of 20,000 parts, beside the files themselves
+PICTURE_PATH: Final = "/v1/recipes/verify"
+PICTURE_MAX_BYTES: Final = 16 * 1024 * 1024  # the largest picture as PNG, where every pixel is chance, is 12.6 MB
 
 
 class RequestContext:
@@ -41,19 +46,19 @@ class RequestContext:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["x-request-id"] = request_id
+                message["headers"].append((b"x-request-id", request_id.encode()))
             await send(message)
 
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
-            try:
-                await self.app(scope, receive, send_with_id)
-            except ClientDisconnect:
-                log.debug("client_left", path=scope["path"])
-            except Exception:
-                log.exception("request_failed", path=scope["path"])
-                if status:
-                    raise  # too late for an answer: the server must cut the connection
-                await errors.internal_error(scope["path"])(scope, receive, send_with_id)
+        structlog.contextvars.bind_contextvars(request_id=request_id)  # every request has a context of its own
+        try:
+            await self.app(scope, receive, send_with_id)
+        except ClientDisconnect:
+            log.debug("client_left", path=scope["path"])
+        except Exception:
+            log.exception("request_failed", path=scope["path"])
+            if status:
+                raise  # too late for an answer: the server must cut the connection
+            await errors.internal_error(scope["path"])(scope, receive, send_with_id)
         route = getattr(scope.get("route"), "path", "")
         scope["app"].state.services.metrics.observe(scope["method"], route, status, time.perf_counter() - started)
 
@@ -81,16 +86,15 @@ class BodyLimit:
 
     def __init__(self, app: ASGIApp, *, upload_max_bytes: int) -> None:
         self.app = app
-        self.upload_max_bytes = upload_max_bytes
+        self._limits = {UPLOAD_PATH: upload_max_bytes + MULTIPART_OVERHEAD_BYTES, PICTURE_PATH: PICTURE_MAX_BYTES}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        upload = scope["path"] == UPLOAD_PATH
-        limit = self.upload_max_bytes + MULTIPART_OVERHEAD_BYTES if upload else JSON_BODY_MAX_BYTES
-        declared = Headers(scope=scope).get("content-length", "0")
+        limit = self._limits.get(scope["path"], JSON_BODY_MAX_BYTES)
+        declared = _header(scope, b"content-length") or "0"
         if declared.isdigit() and int(declared) > limit:
             shown = f"The body has {int(declared):,} bytes; at most {limit:,} are taken here."
             await errors.answer(scope["path"], TooLarge(shown))(scope, receive, send)
@@ -110,5 +114,10 @@ class BodyLimit:
 
 def _request_id(scope: Scope) -> str:
     """The client's own id where it is sane, else a new one."""
-    sent = Headers(scope=scope).get("x-request-id", "")
-    return sent if CLIENT_REQUEST_ID.fullmatch(sent) else f"req_{secrets.token_hex(12)}"
+    sent = _header(scope, b"x-request-id")
+    return sent if CLIENT_REQUEST_ID.fullmatch(sent) else f"req_{PROCESS_ID}{next(_numbers):08x}"
+
+
+def _header(scope: Scope, name: bytes) -> str:
+    """The first header of this name, "" without one; a third of the time of starlette's Headers."""
+    return next((value.decode("latin-1") for key, value in scope["headers"] if key == name), "")

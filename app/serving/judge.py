@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from app.core.errors import InvalidRequest
+from app.serving.capacity import held_bytes
 from app.serving.texts import Meanings
 from models.checkpoint import load_discriminator
 from models.errors import CheckpointInvalid
@@ -21,7 +22,7 @@ class Judge:
     def __init__(self, discriminator: Discriminator, meaning: Meanings) -> None:
         self.discriminator = discriminator
         self.meaning = meaning
-        self.bytes = sum(tensor.nbytes for tensor in discriminator.state_dict().values())
+        self.bytes = held_bytes(discriminator)
 
     @torch.inference_mode()
     def matches(self, text: str, pictures: Sequence[NDArray[np.uint8]]) -> list[float]:

@@ -1,197 +1,211 @@
-"""Loaded generators, by checkpoint: read once, kept while the memory budget allows, painting the same in any batch."""
+"""Loaded generators, by checkpoint and dtype: read once, kept while the memory budget allows."""
 
+import ctypes
+import threading
+import weakref
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Lock
+from threading import Event, Lock
+from time import perf_counter
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
+from torch import nn
 
-from app.core.errors import CheckpointInvalid, InvalidRequest
+from app.core.errors import CheckpointInvalid
+from app.serving.capacity import Capacities
 from app.serving.inference import prepare
 from app.serving.judge import Judge, load_judge
-from app.serving.recipe import Recipe
-from app.serving.reproduce import reproducing_sizes
-from app.serving.texts import Meaning, Meanings, meanings
+from app.serving.meters import Meters
+from app.serving.paint import LoadedGenerator as LoadedGenerator  # noqa: PLC0414 it is what a loader gives
+from app.serving.paint import paint
+from app.serving.recipe import Dtype
+from app.serving.runtime import TORCH_DTYPES, Runtime
+from app.serving.texts import Meanings, meanings
 from models import errors as models_errors
-from models.checkpoint import CheckpointMeta, load_generator
+from models.checkpoint import load_generator
 from models.checkpoint import read_meta as read_meta  # noqa: PLC0414 for those who may not import torch's part of models
-from models.latents.mixing import mix_layers
-from models.latents.seeds import z_from_seeds
-from models.latents.truncation import truncate
-from models.networks.generator import Generator
-from models.sampling import to_uint8
 
-CPU_PASS_BYTES = 8 * 2**20  # of a pass's largest features; from 4 to 16 MiB is best on 2 cores with 32 MiB of L3
+ALIGNMENT = 64  # bytes: what torch gives its own tensors
 
-
-class LoadedGenerator:
-    """G of one checkpoint, ready to paint recipes; of the batch sizes it uses, all give the same pixels."""
-
-    def __init__(
-        self, sha256: str, generator: Generator, meta: CheckpointMeta, sizes: Sequence[int], meaning: Meanings | None
-    ) -> None:
-        self.sha256 = sha256
-        self.generator = generator
-        self.meta = meta
-        self.sizes = tuple(sizes)  # rising
-        self.meaning = meaning  # of texts; None where it knows none
-        self.judge: Judge | None = None  # read when it is first asked for
-        self.bytes = sum(tensor.nbytes for tensor in generator.state_dict().values())
-
-    def batch_size(self, waiting: int) -> int:
-        """How many of the waiting pictures the next pass should paint."""
-        fitting = [size for size in self.sizes if size <= waiting]
-        return fitting[-1] if fitting else waiting
-
-    def check(self, recipe: Recipe) -> None:
-        """Refuse, with InvalidRequest, a recipe that asks for what this generator has not got."""
-        num_ws = self.generator.num_ws
-        if recipe.mix is not None and max(recipe.mix.layers) >= num_ws:
-            layers = f"layers 0 to {num_ws - 1}" if num_ws > 1 else "layer 0 alone"
-            raise InvalidRequest(f"mix asks for layer {max(recipe.mix.layers)}; this model has {layers}.", param="mix")
-        if self.meaning is None and recipe.text:
-            raise InvalidRequest("These weights know no texts; leave prompt and label out.", param="prompt")
-
-    def render(self, recipes: Sequence[Recipe]) -> NDArray[np.uint8]:
-        """The pictures of recipes, uint8 [N, R, R, C], each as it would be alone."""
-        pictures = []
-        start = 0
-        while start < len(recipes):
-            size = self.batch_size(len(recipes) - start)
-            batch = list(recipes[start : start + size])
-            padding = [batch[-1]] * (self.sizes[0] - size)
-            pictures.append(to_uint8(paint(self.generator, batch + padding, self.meaning))[:size])
-            start += size
-        return pictures[0] if len(pictures) == 1 else np.concatenate(pictures)
-
-
-@torch.inference_mode()
-def paint(generator: Generator, recipes: Sequence[Recipe], meaning: Meanings | None = None) -> Tensor:
-    """One forward pass: x [N, C, R, R] in [-1, 1]. meaning: of texts, for a generator that knows them."""
-    device = generator.w_avg.device
-    c, center = None, generator.w_avg.expand(len(recipes), 1, -1)
-    if meaning is not None:
-        meant = [_meant(meaning, generator, recipe) for recipe in recipes]
-        c = torch.cat([text.c for text in meant])  # [N, dim]
-        center = torch.stack([text.center for text in meant])[:, None]  # [N, 1, w_dim]
-    w = generator.mapping(_z(generator, [recipe.latent_seed for recipe in recipes]), c)  # [N, num_ws, w_dim]
-    mixed = [(row, recipe.mix) for row, recipe in enumerate(recipes) if recipe.mix is not None]
-    if mixed:
-        texts = None if c is None else c[[row for row, _ in mixed]]  # the other seed is told the same
-        others = generator.mapping(_z(generator, [mix.seed for _, mix in mixed]), texts)
-        for (row, mix), other in zip(mixed, others, strict=True):
-            w[row] = mix_layers(w[row, None], other[None], mix.layers)[0]
-    psi = torch.tensor([recipe.truncation_psi for recipe in recipes], device=device)
-    by_cutoff: dict[int | None, list[int]] = defaultdict(list)
-    for row, recipe in enumerate(recipes):
-        by_cutoff[recipe.truncation_cutoff].append(row)
-    for cutoff, rows in by_cutoff.items():
-        w[rows] = truncate(w[rows], center[rows], psi[rows], cutoff)
-    x: Tensor = generator.synthesis(w)
-    return x
-
-
-def _meant(meaning: Meanings, generator: Generator, recipe: Recipe) -> Meaning:
-    """What a recipe tells the generator; where that is nothing, one of the texts it was trained with, by the seed."""
-    told = meaning(recipe.text)
-    return meaning(generator.text_of(recipe.seed)) if told.silent else told
-
-
-def _z(generator: Generator, seeds: Sequence[int]) -> Tensor:
-    return torch.from_numpy(z_from_seeds(seeds, generator.z_dim)).to(generator.w_avg.device)
+Key = tuple[str, Dtype]  # sha256, and the numbers it paints with
 
 
 class Loader:
-    """Checkpoints by sha256. Safe to call from any thread; concurrent first requests load once."""
+    """Checkpoints by sha256 on one device. Safe to call from any thread; concurrent first requests load once.
+
+    What it holds stays within budget_bytes; the newest stays however large it is, and while one is read it comes on
+    top. What had to leave is freed as soon as no pass uses it any more.
+    """
 
     def __init__(
-        self, resolve: Callable[[str], Path], *, device: str = "auto", budget_bytes: int, max_batch: int
+        self,
+        resolve: Callable[[str], Path],
+        *,
+        device: torch.device | str,
+        dtype: Dtype = "float32",
+        budget_bytes: int,
+        max_batch: int,
+        meters: Meters | None = None,
     ) -> None:
         self.resolve = resolve
-        self.device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+        self.device = torch.device(device)
+        self.runtime = Runtime("cuda" if self.device.type == "cuda" else "cpu", dtype)
         self.budget_bytes = budget_bytes
-        self.max_batch = max_batch
-        self._loaded: OrderedDict[str, LoadedGenerator] = OrderedDict()  # the least recently used first
+        self.meters = meters or Meters()
+        self._capacities = Capacities(self.runtime.device, max_batch)
+        self._loaded: OrderedDict[Key, LoadedGenerator] = OrderedDict()  # the least recently used first
         self._lock = Lock()
-        self._loading: defaultdict[str, Lock] = defaultdict(Lock)
+        self._background = ThreadPoolExecutor(1, "tidy")  # for what nobody who wants a picture should wait for
+        self._closed = Event()
+        self._loading: defaultdict[Key, Lock] = defaultdict(Lock)
 
-    def loaded(self, sha256: str) -> LoadedGenerator | None:
-        """A checkpoint that is in memory."""
+    def loaded(self, sha256: str, dtype: Dtype | None = None) -> LoadedGenerator | None:
+        """A checkpoint that is in memory. dtype: None is the loader's own."""
+        key = sha256, dtype or self.runtime.dtype
         with self._lock:
-            if sha256 in self._loaded:
-                self._loaded.move_to_end(sha256)
-            return self._loaded.get(sha256)
+            if key in self._loaded:
+                self._loaded.move_to_end(key)
+            return self._loaded.get(key)
 
-    def get(self, sha256: str) -> LoadedGenerator:
-        """A checkpoint, read from its file where it is not in memory. Raises NotFound, CheckpointInvalid."""
+    def loads(self) -> list[LoadedGenerator]:
+        """All that is in memory, the least recently used first."""
         with self._lock:
-            loading = self._loading[sha256]
+            return list(self._loaded.values())
+
+    def get(self, sha256: str, dtype: Dtype | None = None) -> LoadedGenerator:
+        """A checkpoint, read from its file where it is not in memory. Raises NotFound, CheckpointInvalid, Conflict."""
+        key = sha256, dtype or self.runtime.dtype
+        with self._lock:
+            loading = self._loading[key]
         with loading:
             try:
-                found = self.loaded(sha256)
+                found = self.loaded(*key)
                 if found is None:
-                    found = self._load(sha256)
-                    self._keep(found)
+                    found = self._load(*key)
+                    self._keep(key, found)
                 return found
             finally:
                 with self._lock:
-                    self._loading.pop(sha256, None)
+                    self._loading.pop(key, None)
+
+    def unload(self, sha256: str) -> bool:
+        """Forget a checkpoint, in every dtype; False where it was not in memory. A pass that uses it goes on with it,
+        and one that is being read comes in afterwards."""
+        with self._lock:
+            leaving = [key for key in self._loaded if key[0] == sha256]
+            for key in leaving:
+                del self._loaded[key]
+        if leaving:
+            _give_back(self.device)
+        return bool(leaving)
 
     def judge(self, sha256: str) -> Judge:
         """The judge of a checkpoint, which stays as long as the generator does; for one thread alone. Raises as get()
         does, and InvalidRequest where the checkpoint holds none."""
         loaded = self.get(sha256)
         if loaded.judge is None:
-            loaded.judge = load_judge(self.resolve(sha256), self.device, loaded.meaning)
-            loaded.bytes += loaded.judge.bytes
+            judge = load_judge(self.resolve(sha256), self.device, loaded.meaning)
+            _align(judge.discriminator)
+            loaded.judge = judge
+            self._make_room()
         return loaded.judge
 
-    def _load(self, sha256: str) -> LoadedGenerator:
+    def holds(self, key: Key) -> bool:
+        """Whether a checkpoint is in memory and will be for a while; it is none the younger for being asked after."""
+        with self._lock:
+            return key in self._loaded and self._open()
+
+    def close(self) -> None:
+        """Stop what runs in the background, which takes a moment."""
+        self._closed.set()
+        self._background.shutdown(cancel_futures=True)
+
+    def _open(self) -> bool:
+        return not self._closed.is_set() and threading.main_thread().is_alive()
+
+    def _load(self, sha256: str, dtype: Dtype) -> LoadedGenerator:
+        started = perf_counter()
         try:
             generator, meta = load_generator(self.resolve(sha256), self.device)
         except models_errors.CheckpointInvalid as error:
             raise CheckpointInvalid(f"Checkpoint {sha256[:12]}: {error}") from error
-        prepare(generator)
-        generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # a tenth to a fifth faster
+        prepare(generator, TORCH_DTYPES[dtype])
+        _align(generator)
         meaning = meanings(generator)
-        recipes = _probes(self._largest_pass(meta), sha256, meta)
-        sizes = reproducing_sizes(lambda batch: paint(generator, batch, meaning), recipes)
-        return LoadedGenerator(sha256, generator, meta, sizes, meaning)
-
-    def _largest_pass(self, meta: CheckpointMeta) -> int:
-        """On a CPU, no more pictures than stay in its caches: beyond that each takes longer, and the first one too."""
-        if self.device.type != "cpu":
-            return self.max_batch
-        network = meta.config.network
-        features = max(width * (4 << stage) ** 2 for stage, width in enumerate(network.generator_widths))
-        return max(1, min(self.max_batch, CPU_PASS_BYTES // (4 * features)))  # float32
-
-    def _keep(self, new: LoadedGenerator) -> None:
-        """Make room by forgetting the least recently used; the newest stays, however large it is."""
-        with self._lock:
-            self._loaded[new.sha256] = new
-            while len(self._loaded) > 1 and sum(kept.bytes for kept in self._loaded.values()) > self.budget_bytes:
-                self._loaded.popitem(last=False)
-
-
-def _probes(count: int, sha256: str, meta: CheckpointMeta) -> list[Recipe]:
-    """Recipes of every kind of arithmetic, to compare batch sizes with."""
-    kinds = [(0.7, None), (1.0, None), (-0.5, 1), (0.7, 1), (0.0, None)]
-    prompts = [None, *meta.vocabulary[:3]]  # of an unconditional model: None alone
-    side = meta.config.network.resolution
-    return [
-        Recipe(
-            model="probe",
-            checkpoint=sha256,
-            seed=seed,
-            truncation_psi=kinds[seed % len(kinds)][0],
-            truncation_cutoff=kinds[seed % len(kinds)][1],
-            size=(side, side),
-            prompt=prompts[seed % len(prompts)],
+        capacity, larger = self._capacities.fit(
+            generator, dtype, meta.vocabulary, lambda recipes: paint(generator, recipes, meaning)
         )
-        for seed in range(count)
-    ]
+        runtime = Runtime(self.runtime.device, dtype)
+        loaded = LoadedGenerator(sha256, generator, meta, runtime, capacity, meaning)
+        self._background.submit(capacity.extend, larger, self._open)
+        self.meters.loaded(_label(sha256), perf_counter() - started)
+        return loaded
+
+    def _keep(self, key: Key, new: LoadedGenerator) -> None:
+        with self._lock:
+            self._loaded[key] = new
+        self._make_room()
+        if new.meaning is not None:
+            self._background.submit(_learn, weakref.ref(new.meaning), weakref.ref(self), key)
+
+    def _make_room(self) -> None:
+        """Forget the least recently used; the newest stays, however large it is."""
+        leaving = []
+        with self._lock:
+            while len(self._loaded) > 1 and sum(kept.bytes for kept in self._loaded.values()) > self.budget_bytes:
+                leaving.append(self._loaded.popitem(last=False)[0][0])
+        for sha256 in leaving:
+            self.meters.evicted(_label(sha256))
+        self._background.submit(_give_back, self.device)
+
+
+def watch(meters: Meters, loaders: Sequence[Loader]) -> None:
+    """Show what loaders hold, by the first digits of the checkpoint."""
+
+    def held() -> dict[str, float]:
+        sizes: defaultdict[str, float] = defaultdict(float)
+        for loader in loaders:
+            for loaded in loader.loads():
+                sizes[_label(loaded.sha256)] += loaded.bytes
+        return sizes
+
+    meters.watch("ganvas_loaded_models", "Checkpoints in memory.", lambda: sum(len(each.loads()) for each in loaders))
+    meters.watch("ganvas_loaded_bytes", "Memory of a loaded checkpoint, bytes.", held)
+
+
+def _label(sha256: str) -> str:
+    """What metrics call a checkpoint."""
+    return sha256[:12]
+
+
+def _learn(meaning: weakref.ref[Meanings], loader: weakref.ref[Loader], key: Key) -> None:
+    """Runs in the background, until the captions are known, the checkpoint has left, or the process ends."""
+
+    def wanted() -> bool:
+        owner = loader()
+        return owner is not None and owner.holds(key)
+
+    if (known := meaning()) is not None:
+        known.learn(wanted)
+
+
+@torch.no_grad()
+def _align(network: nn.Module) -> None:
+    """Give tensors that were read from a file the alignment that torch gives its own: libraries treat the first few
+    numbers of others apart, and with that, add in another order, and where a file's bytes come to lie is chance."""
+    for tensor in (*network.parameters(), *network.buffers()):
+        if tensor.data_ptr() % ALIGNMENT:
+            tensor.data = tensor.clone()
+
+
+def _give_back(device: torch.device) -> None:
+    """Return to the system what is free: allocators keep it for themselves, and others on this machine may want it."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif _trim is not None:
+        _trim(0)
+
+
+_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc

@@ -3,6 +3,7 @@
 import json
 import secrets
 from collections.abc import Sequence
+from functools import lru_cache
 from hashlib import sha256
 from typing import Annotated, Literal, Self
 from urllib.parse import quote, urlencode
@@ -15,9 +16,12 @@ from models.latents.seeds import SEED_MAX, parse_seeds
 
 OutputFormat = Literal["png", "jpeg", "webp"]
 MetadataLevel = Literal["full", "minimal"]
+DeviceKind = Literal["cpu", "cuda"]
+Dtype = Literal["float32", "bfloat16", "float16"]
 
 MAX_PICTURES = 64  # of one request: two passes of the largest batch
 MAX_SIDE = 2048  # pixels; a picture is resampled on the way out, and this bounds what one request can cost
+REMEMBERED = 1024  # canonical forms: a request needs its own for the hash, the header and the file
 MAX_LAYERS = 64  # more than any generator has
 
 Seed = Annotated[int, Field(ge=0, le=SEED_MAX)]
@@ -35,7 +39,7 @@ class Mix(BaseModel):
 
 
 class Recipe(BaseModel):
-    """What was asked, with every default written out: on one device it gives the same pixels for ever."""
+    """What was asked, with every default written out: one device and dtype give the same pixels for ever."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -53,6 +57,8 @@ class Recipe(BaseModel):
         None, description="hashed: the prompt only shifts the seed, of a model that knows no texts; null: it is drawn."
     )
     mix: Mix | None = Field(None, description="Style mixing.")
+    device: DeviceKind | None = Field(None, description="Kind of device it is painted on; null: whatever there is.")
+    dtype: Dtype | None = Field(None, description="Numbers it is painted with; null: those of this machine.")
 
     @field_validator("truncation_psi")
     @classmethod
@@ -80,8 +86,8 @@ class Recipe(BaseModel):
         return (prompt_seed(self.prompt) + self.seed) % (SEED_MAX + 1)
 
     def canonical_json(self) -> str:
-        """Sorted keys, no spaces, every field, ASCII: equal recipes have equal texts."""
-        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        """Sorted keys, no spaces, ASCII, every field, the runtime's where it is known: equal recipes, equal texts."""
+        return _canonical(self)
 
     def hash(self) -> str:
         """sha256 of the canonical form, hex."""
@@ -121,6 +127,15 @@ class Recipe(BaseModel):
             values["Label"] = self.label
         line = ", ".join(f"{key}: {_quoted(value)}" for key, value in values.items())
         return line if self.prompt is None else f"{self.prompt}\n{line}"
+
+
+@lru_cache(REMEMBERED)
+def _canonical(recipe: Recipe) -> str:
+    fields = recipe.model_dump(mode="json")
+    for name in ("device", "dtype"):  # recipes from before they were written down keep their hash
+        if fields[name] is None:
+            del fields[name]
+    return json.dumps(fields, sort_keys=True, separators=(",", ":"))
 
 
 def _quoted(value: str) -> str:

@@ -42,7 +42,7 @@ class Synthesis(nn.Module):
                 x = self.upsamples[stage - 1](x)
             x = functional.relu(normalise(x, w[:, stage]) if self.modulated else normalise(x))
         # In the weights' precision under autocast too: next to white, 1.0, bfloat16 only has 0.996 and no slope.
-        return torch.tanh(self.paint(x).to(self.start.weight.dtype))
+        return torch.tanh(self.paint(x).float())
 
 
 class Critic(nn.Module):

@@ -52,10 +52,13 @@ class ResizeConv(nn.Module):
         nn.init.normal_(self.weight, 0.0, FIRST_STD)
 
     def forward(self, x: Tensor) -> Tensor:
+        return functional.conv_transpose2d(x, self.kernel(), stride=2, padding=1)
+
+    def kernel(self) -> Tensor:
+        """Of the transposed convolution, [in, out, 4, 4]."""
         outputs, inputs = self.weight.shape[:2]
         folded = self.weight.flatten(2) @ FOLD.to(self.weight)  # [out, in, 16]
-        kernel = folded.view(outputs, inputs, 4, 4).transpose(0, 1)  # in first, as a transposed convolution reads it
-        return functional.conv_transpose2d(x, kernel, stride=2, padding=1)
+        return folded.view(outputs, inputs, 4, 4).transpose(0, 1)  # in first, as a transposed convolution reads it
 
 
 def upsample(kind: Literal["transposed", "resize"], in_channels: int, out_channels: int) -> nn.Module:
@@ -80,7 +83,7 @@ class SkipExcitation(nn.Module):
         """x [N, C, S, S], source [N, source_channels, T, T] -> [N, C, S, S]; T is a multiple of 4."""
         pooled = functional.avg_pool2d(source, source.shape[-1] // 4).flatten(1)
         gate = torch.sigmoid(self.excite(functional.leaky_relu(self.squeeze(pooled), LEAK)))  # [N, C]
-        return x * gate[:, :, None, None]
+        return x * gate.to(x.dtype)[:, :, None, None]
 
 
 def double(x: Tensor) -> Tensor:

@@ -40,7 +40,22 @@ def test_a_stopped_application_leaves_no_thread_behind(start_app: Callable[[Sett
         during = {thread.name for thread in set(threading.enumerate()) - before}
         assert "paint_0" in during
     left = {thread.name for thread in set(threading.enumerate()) - before}
-    assert not {name for name in left if name == "device" or name.startswith(("finish", "load"))}
+    assert not {name for name in left if name == "device" or name.startswith(("finish", "load", "tidy"))}
+
+
+def test_the_default_model_is_in_memory_before_anybody_asks_for_it(
+    start_app: Callable[[Settings], Any], tmp_path: Path
+) -> None:
+    settings = Settings(data=tmp_path, threads=1, max_batch=2)
+    with start_app(settings) as running:
+        running.publish("older")
+        sha256 = running.publish("newer", seed=1)
+    with start_app(settings) as running, running.client() as client:
+        deadline = time.monotonic() + 15
+        while f'ganvas_loaded_bytes{{model="{sha256[:12]}"}}' not in client.get("/metrics").text:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert "ganvas_loaded_models 1.0" in client.get("/metrics").text
 
 
 def test_every_route_and_field_is_documented(client: httpx.Client) -> None:

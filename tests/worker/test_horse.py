@@ -35,6 +35,11 @@ def answers(connection: Redis) -> bool:
         return False
 
 
+def is_idle(connection: Redis) -> bool:
+    """Whether a worker waits for jobs, and so listens for signals; it is registered before that."""
+    return [connection.hget(name, "state") for name in connection.smembers("rq:workers")] == [b"idle"]
+
+
 @pytest.fixture
 def connection(tmp_path: Path) -> Iterator[Redis]:
     settings = Settings(data=tmp_path)
@@ -53,7 +58,7 @@ def worker(connection: Redis, tmp_path: Path) -> Iterator[subprocess.Popen[bytes
     database.close()
     environment = os.environ | {"GANVAS_DATA": str(tmp_path)}
     with subprocess.Popen([sys.executable, "-m", "worker", "prepare"], env=environment) as process:
-        assert wait_until(lambda: connection.scard("rq:workers") == 1)
+        assert wait_until(lambda: is_idle(connection))
         yield process
         process.terminate()
 
@@ -112,3 +117,29 @@ def test_without_redis_the_worker_says_so_in_one_line(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "Redis does not answer" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.usefixtures("connection")
+def test_a_horse_runs_with_the_niceness_it_was_given(tmp_path: Path) -> None:
+    script = (
+        "import os, rq; from app.core.queue import connect; from worker.horse import GanvasWorker\n"
+        "rq.Worker.main_work_horse = lambda *_: print(os.nice(0))\n"
+        f"connection = connect({Settings(data=tmp_path).redis!r})\n"
+        "GanvasWorker('train', db=None, niceness=7, connection=connection).main_work_horse(None, None)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert int(done.stdout) == os.nice(0) + 7
+
+
+def test_a_worker_tells_the_libraries_to_yield_unless_they_were_told_otherwise(tmp_path: Path) -> None:
+    script = (
+        "import os, sys; from worker.__main__ import main\n"
+        "sys.argv = ['worker', 'train']\n"
+        "main()\n"
+        "print(os.environ['GOMP_SPINCOUNT'], os.environ['CUDA_MPS_CLIENT_PRIORITY'])\n"
+    )
+    environment = os.environ | {"GANVAS_DATA": str(tmp_path), "GOMP_SPINCOUNT": "17"}
+    environment.pop("CUDA_MPS_CLIENT_PRIORITY", None)
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["17", "1"]

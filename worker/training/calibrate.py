@@ -42,12 +42,12 @@ class CalibrationFailed(GanvasError):
     """The steps could not be run; the message says why."""
 
 
-def this_machine(device: str, threads: int) -> Machine:
-    """The machine as far as a training's speed hangs on it."""
+def this_machine(device: str, threads: int, *, gpu_share: float = 1.0) -> Machine:
+    """The machine as far as a training's speed hangs on it; gpu_share: of a GPU's memory, what training may take."""
     where = choose_device(device)
     if where.type == "cuda":
         properties = torch.cuda.get_device_properties(where)
-        return Machine(properties.name, properties.total_memory, threads, torch.__version__)
+        return Machine(properties.name, int(gpu_share * properties.total_memory), threads, torch.__version__)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return Machine(_processor(), memory, threads, torch.__version__)
 

@@ -29,6 +29,7 @@ from worker.training.loop import choose_device, train
 from worker.training.orders import take_orders
 from worker.training.ranks import Ranks
 from worker.training.run import dataset_texts, train_and_publish
+from worker.training.share import keep_to_share, step_threads
 
 log = structlog.get_logger(__name__)
 
@@ -96,12 +97,14 @@ def follow(settings: Settings, ranks: Ranks, device: torch.device) -> None:
 def _own_device(settings: Settings) -> torch.device:
     """The GPU of this process's number on this machine, or its part of the processor."""
     number, count = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
-    torch.set_num_threads(max(1, (settings.threads or os.cpu_count() or 1) // count))
+    torch.set_num_threads(max(1, step_threads(settings.threads) // count))
     device = choose_device(settings.device)
     if device.type != "cuda":
         return device
     torch.cuda.set_device(number)
-    return torch.device("cuda", number)
+    own = torch.device("cuda", number)
+    keep_to_share(own, settings.train_gpu_share)
+    return own
 
 
 def _say_nothing(_told: object) -> None:

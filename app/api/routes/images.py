@@ -16,13 +16,14 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.requests import Request
 
 from app.api import drawing, errors
-from app.api.deps import MayGenerate, Services, ServicesDep
+from app.api.deps import MayGenerate, Services, ServicesDep, services_of
 from app.api.directory import Served
-from app.api.drawing import FileKind
-from app.api.schemas.images import ImageQueryParams, ImagesIn, ImagesOut
+from app.api.lean import LeanRoute
+from app.api.schemas.images import ImageQuery, ImageQueryParams, ImagesIn, ImagesOut
 from app.core.errors import GanvasError, InvalidRequest
 from app.serving.encode import MEDIA_TYPES
 from app.serving.recipe import OutputFormat, Recipe, random_seed
+from app.serving.service import FileKind
 
 router = APIRouter(tags=["images"], dependencies=[MayGenerate])
 
@@ -104,26 +105,42 @@ async def generate(body: ImagesIn, request: Request, services: ServicesDep) -> R
     return order.answer([{"b64_json": base64.b64encode(file).decode()} for file in files])
 
 
-@router.get(
-    "/v1/models/{model}/image",
-    response_class=Response,
-    responses={200: {"content": {media_type: {} for media_type in RAW_TYPES}}, 302: {}, 304: {}},
-)
-async def image(model: str, query: ImageQueryParams, request: Request, services: ServicesDep) -> Response:
+async def image(model: str, query: ImageQueryParams, request: Request) -> Response:
     """A picture is a URL: with the checkpoint pinned it never changes."""
+    services = services_of(request)
     served = await services.directory.resolve(model)
     seed = drawing.seed_of(query.seed, query.prompt, served)
     if seed is None or seed == -1:
         chosen = request.url.include_query_params(seed=random_seed())
         return RedirectResponse(f"{chosen.path}?{chosen.query}", 302, {"cache-control": "no-store"})
     recipe = drawing.recipe_of_query(query, served, seed)
-    headers = {"etag": f'"{recipe.hash()}"', "cache-control": PINNED_CACHE if served.pinned else CURRENT_CACHE}
+    kind = FileKind(query.format, query.compression)
+    headers = {
+        "etag": _etag(recipe, kind),
+        "cache-control": PINNED_CACHE if served.pinned else CURRENT_CACHE,
+        "x-ganvas-recipe": recipe.canonical_json(),
+    }
     if _has(request, headers["etag"]):
         return Response(status_code=304, headers=headers)
-    kind = FileKind(query.format, query.compression, "full")
     (file,) = await drawing.draw(request, services.painter, [recipe], kind)
-    headers["x-ganvas-recipe"] = recipe.canonical_json()
     return Response(file, media_type=MEDIA_TYPES[query.format], headers=headers)
+
+
+IMAGE_ROUTE = LeanRoute(
+    "/v1/models/{model}/image",
+    image,
+    query=ImageQuery,
+    scope="generate",
+    tags=["images"],
+    response_class=Response,
+    responses={200: {"content": {media_type: {} for media_type in RAW_TYPES}}, 302: {}, 304: {}},
+)
+
+
+def _etag(recipe: Recipe, kind: FileKind) -> str:
+    """Of the bytes: other formats and qualities of one recipe are other files."""
+    quality = "" if kind.compression is None or kind.output_format == "png" else f"-{kind.compression}"
+    return f'"{recipe.hash()}.{kind.output_format}{quality}"'
 
 
 def _accepted(request: Request) -> str:
@@ -145,7 +162,7 @@ def _has(request: Request, etag: str) -> bool:
 
 async def _stream(request: Request, services: Services, order: Order) -> Response:
     """OpenAI's event stream. It opens with the first picture, so that an early error still has its status."""
-    tasks = drawing.begin(services.painter, order.recipes, order.kind)
+    tasks = drawing.begin(request, services.painter, order.recipes, order.kind)
     try:
         await drawing.while_connected(request, tasks[0])
     except BaseException:

@@ -1,14 +1,17 @@
 """Models: what there is to draw from, in the shape OpenAI's clients know."""
 
+import asyncio
+from time import perf_counter
+
 from fastapi import APIRouter
 from fastapi.responses import FileResponse
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.api import paging
-from app.api.deps import MayGenerate, MayTrain, PagingDep, ServicesDep
+from app.api.deps import MayGenerate, MayTrain, PagingDep, Services, ServicesDep
 from app.api.schemas.lists import Deleted, Page
-from app.api.schemas.models import CheckpointOut, ModelOut, Promotion
+from app.api.schemas.models import CheckpointOut, MemoryOut, ModelOut, Promotion
 from app.core import catalogue
 from app.core.errors import InvalidRequest
 from app.core.records import Model
@@ -46,13 +49,38 @@ def download(model: str, services: ServicesDep) -> FileResponse:
 
 
 @router.post("/{model}/promote", dependencies=[MayTrain])
-def promote(model: str, body: Promotion, services: ServicesDep) -> ModelOut:
-    """Make these weights what the bare name means, also against a training that still runs."""
-    with services.db.begin() as session:
-        row = catalogue.promote(session, model, body.checkpoint)
-        shown = _show(session, row, row.name, row.promoted)
+async def promote(model: str, body: Promotion, services: ServicesDep) -> ModelOut:
+    """Make these weights what the bare name means, also against a training that still runs.
+
+    They are read into memory first, and the weights before them draw until then: nobody waits. Weights that cannot be
+    read are refused.
+    """
+    sha256 = await asyncio.to_thread(_checkpoint, services, f"{model}@{body.checkpoint}")
+    await services.painter.load(sha256)
+    shown = await asyncio.to_thread(_promote, services, model, sha256)
     services.directory.forget()
     return shown
+
+
+@router.post("/{model}/load", dependencies=[MayTrain])
+async def load(model: str, services: ServicesDep) -> MemoryOut:
+    """Read weights into memory, so that the first picture need not wait for that.
+
+    They stay until others that are asked for more often need the room.
+    """
+    started = perf_counter()
+    sha256 = await asyncio.to_thread(_checkpoint, services, model)
+    held = await services.painter.load(sha256)
+    return MemoryOut(id=model, checkpoint=sha256, loaded=True, bytes=held, seconds=perf_counter() - started)
+
+
+@router.post("/{model}/unload", dependencies=[MayTrain])
+async def unload(model: str, services: ServicesDep) -> MemoryOut:
+    """Free the memory that weights take. They are read again when they are asked for."""
+    started = perf_counter()
+    sha256 = await asyncio.to_thread(_checkpoint, services, model)
+    await services.painter.unload(sha256)
+    return MemoryOut(id=model, checkpoint=sha256, loaded=False, bytes=0, seconds=perf_counter() - started)
 
 
 @router.get("/{model:path}", dependencies=[MayGenerate])
@@ -66,16 +94,36 @@ def get(model: str, services: ServicesDep) -> ModelOut:
 
 
 @router.delete("/{model:path}", dependencies=[MayTrain])
-def delete(model: str, services: ServicesDep) -> Deleted:
+async def delete(model: str, services: ServicesDep) -> Deleted:
     """Forget a model with all its weights."""
     if "@" in model:
         message = "A model is deleted with all its checkpoints: leave out @ and what follows."
         raise InvalidRequest(message, code="checkpoint_not_deletable", param="model")
-    with services.db.begin() as session:
-        for blob in catalogue.delete(session, model):
-            services.storage.delete(blob)
+    gone = await asyncio.to_thread(_delete, services, model)
     services.directory.forget()
+    for blob in gone:
+        await services.painter.unload(blob)
     return Deleted(id=model, object="model")
+
+
+def _checkpoint(services: Services, reference: str) -> str:
+    with services.db.read() as session:
+        return catalogue.resolve(session, reference).checkpoint.sha256
+
+
+def _promote(services: Services, model: str, sha256: str) -> ModelOut:
+    with services.db.begin() as session:
+        row = catalogue.promote(session, model, sha256)
+        return _show(session, row, row.name, row.promoted)
+
+
+def _delete(services: Services, model: str) -> list[str]:
+    """Returns the blobs that are gone with it."""
+    with services.db.begin() as session:
+        blobs = catalogue.delete(session, model)
+        for blob in blobs:
+            services.storage.delete(blob)
+    return blobs
 
 
 def _show(session: Session, row: Model, reference: str, meant: str | None) -> ModelOut:

@@ -40,6 +40,17 @@ class ModelOut(BaseModel):
     license: str | None = Field(description="Licence of the weights.")
 
 
+class MemoryOut(BaseModel):
+    """Whether weights are in memory, ready to draw."""
+
+    id: str = Field(description="The model as it was named: its name, or name@checkpoint.")
+    object: Literal["model.memory"] = Field("model.memory", description="Always model.memory.")
+    checkpoint: str = Field(description="sha256 of the weights meant.")
+    loaded: bool = Field(description="Whether they are in memory now.")
+    bytes: int = Field(description="Memory they take: the weights as they are used, what a pass needs, and D.")
+    seconds: float = Field(description="How long this took; next to nothing where there was nothing to do.")
+
+
 class Promotion(BaseModel):
     """Which weights the bare name shall mean."""
 

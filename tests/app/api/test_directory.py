@@ -12,6 +12,9 @@ from app.api.directory import ModelDirectory
 from app.core import catalogue
 from app.core.errors import NotFound
 from app.core.settings import Settings
+from app.serving.runtime import Runtime
+
+RUNTIME = Runtime("cpu", "float32")
 
 
 @pytest.fixture
@@ -29,7 +32,7 @@ def questions(app: Any) -> Iterator[list[str]]:
 
 def test_a_hundred_at_once_are_one_look_up_and_the_next_need_none(app: Any, questions: list[str]) -> None:
     async def ask() -> None:
-        models = ModelDirectory(app.settings, app.db)
+        models = ModelDirectory(app.settings, app.db, RUNTIME)
         await models.resolve("tiny")
         once = len(questions)
         models.forget()
@@ -48,7 +51,7 @@ def test_what_another_process_publishes_is_seen_after_a_moment(app: Any, monkeyp
     first, second = app.publish("moving", seed=1, kimg=1), app.publish("moving", seed=2, kimg=2)
 
     async def ask() -> None:
-        models = ModelDirectory(app.settings, app.db)
+        models = ModelDirectory(app.settings, app.db, RUNTIME)
         assert (await models.resolve("moving")).checkpoint == second
         with app.db.begin() as session:
             catalogue.promote(session, "moving", first)
@@ -60,7 +63,7 @@ def test_what_another_process_publishes_is_seen_after_a_moment(app: Any, monkeyp
 
 def test_a_name_that_means_nothing_is_asked_again_every_time(app: Any) -> None:
     async def ask() -> None:
-        models = ModelDirectory(app.settings, app.db)
+        models = ModelDirectory(app.settings, app.db, RUNTIME)
         with pytest.raises(NotFound):
             await models.resolve("later")
         app.publish("later", seed=3)
@@ -71,7 +74,7 @@ def test_a_name_that_means_nothing_is_asked_again_every_time(app: Any) -> None:
 
 def test_a_caller_who_leaves_takes_nobody_elses_answer_along(app: Any) -> None:
     async def ask() -> None:
-        models = ModelDirectory(app.settings, app.db)
+        models = ModelDirectory(app.settings, app.db, RUNTIME)
         left, stayed = (asyncio.create_task(models.resolve("tiny")) for _ in range(2))
         await asyncio.sleep(0)
         left.cancel()
@@ -84,7 +87,7 @@ def test_an_alias_yields_to_a_model_of_that_name(app: Any) -> None:
     settings = Settings(data=app.settings.data, default_model="tiny", model_aliases={"dall-e-9": "", "art": "tiny"})
 
     async def ask(*names: str) -> list[str]:
-        models = ModelDirectory(settings, app.db)
+        models = ModelDirectory(settings, app.db, RUNTIME)
         return [(await models.resolve(name)).model for name in names]
 
     assert asyncio.run(ask("dall-e-9", "art")) == ["tiny", "tiny"]
@@ -97,6 +100,6 @@ def test_without_a_default_the_newest_model_is_meant(app: Any) -> None:
     models_settings = Settings(data=app.settings.data)
 
     async def ask() -> str:
-        return (await ModelDirectory(models_settings, app.db).resolve(None)).model
+        return (await ModelDirectory(models_settings, app.db, RUNTIME).resolve(None)).model
 
     assert asyncio.run(ask()) == "newest"

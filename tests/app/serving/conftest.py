@@ -1,13 +1,19 @@
 """Real generators with random weights, small enough to paint in a moment, saved and stored as any other checkpoint."""
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
 import torch
 
 from app.core.storage import Storage
+from app.serving.batcher import Batcher
+from app.serving.loader import Loader
 from app.serving.recipe import Recipe
 from models.checkpoint import CheckpointMeta, save_checkpoint
 from models.config import TextConfig, TrainConfig
@@ -19,6 +25,7 @@ torch.set_num_threads(1)  # pictures this small are painted no sooner by more, a
 
 MakeCheckpoint = Callable[..., str]
 MakeRecipe = Callable[..., Recipe]
+SECONDS = 60  # longer than any of this takes, so that a lost answer fails the test instead of hanging it
 
 
 def small_config(preset_name: str = "tiny", **network: Any) -> TrainConfig:
@@ -70,3 +77,74 @@ def make_recipe() -> MakeRecipe:
         return Recipe(**{"model": "emoji", "checkpoint": checkpoint, "seed": seed, "size": (32, 32)} | fields)
 
     return make
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """What runs the tests that are coroutines."""
+    return "asyncio"
+
+
+class Gate:
+    """Keeps the threads that compute from starting until everything is in line."""
+
+    def __init__(self) -> None:
+        self.event = Event()
+
+    def open(self) -> None:
+        self.event.set()
+
+    def wait(self) -> None:
+        self.event.wait(SECONDS)
+
+
+@asynccontextmanager
+async def batching_on(
+    storage: Storage,
+    gate: Gate | None = None,
+    *,
+    max_waiting: int = 1000,
+    painters: int = 1,
+    finishers: int = 0,
+    resolve: Callable[[str], Path] | None = None,
+) -> AsyncIterator[Batcher]:
+    loader = Loader(resolve or storage.path, device="cpu", budget_bytes=2**30, max_batch=8)
+    prepare_thread = gate.wait if gate else lambda: None
+    batcher = Batcher(
+        loader, max_waiting=max_waiting, painters=painters, finishers=finishers, prepare_thread=prepare_thread
+    )
+    try:
+        async with asyncio.timeout(SECONDS):
+            yield batcher
+    finally:
+        if gate:
+            gate.open()
+        await batcher.close()
+
+
+@pytest.fixture
+def gate() -> Gate:
+    return Gate()
+
+
+@pytest.fixture
+def batching(storage: Storage) -> Callable[..., AbstractAsyncContextManager[Batcher]]:
+    """A batcher for a while, over the stored checkpoints."""
+    return partial(batching_on, storage)
+
+
+@pytest.fixture
+def in_line() -> Callable[..., Awaitable[list[asyncio.Task[list[Any]]]]]:
+    """Asks; each request is in line, in its order, when it returns."""
+    return line_up
+
+
+async def line_up(batcher: Batcher, *groups: list[Recipe], finish: Any = None) -> list[asyncio.Task[list[Any]]]:
+    """One request a group, each in line, in this order, when this returns."""
+    tasks = [
+        asyncio.create_task(batcher.submit(group) if finish is None else batcher.submit(group, finish))
+        for group in groups
+    ]
+    for _ in range(3):
+        await asyncio.sleep(0)
+    return tasks

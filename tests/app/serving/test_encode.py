@@ -1,6 +1,9 @@
 import io
 import os
+import struct
+import zlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import get_args
 
 import numpy as np
@@ -20,6 +23,29 @@ def picture(height: int = 32, width: int = 32, channels: int = 3) -> Pixels:
     noise = np.random.RandomState(0).randint(0, 40, (height, width, channels))
     slope = np.linspace(0, 215, width)[None, :, None]
     return (noise + slope).astype(np.uint8)
+
+
+def chunks(png: bytes) -> list[tuple[str, bytes]]:
+    """Kind and data of each chunk, by the PNG specification's 5.3, every checksum compared with zlib's."""
+    assert png[:8] == b"\x89PNG\r\n\x1a\n"
+    found, start = [], 8
+    while start < len(png):
+        length, kind = struct.unpack_from(">I4s", png, start)
+        data = png[start + 8 : start + 8 + length]
+        assert png[start + 8 + length : start + 12 + length] == struct.pack(">I", zlib.crc32(kind + data))
+        found.append((kind.decode(), data))
+        start += 12 + length
+    return found
+
+
+def inflated(data: bytes) -> bytes:
+    """A whole zlib stream, with no more memory of what came before than its header asks for."""
+    stream = zlib.decompressobj(0)  # the header's window
+    out = stream.decompress(data, 257)  # and never more at once: a match from further back would fail
+    while not stream.eof:
+        out += stream.decompress(stream.unconsumed_tail, 257)
+    assert not stream.unused_data
+    return out
 
 
 def opened(file: bytes) -> Image.Image:
@@ -44,6 +70,64 @@ def test_a_png_holds_exactly_the_pixels(make_recipe: MakeRecipe, shape: tuple[in
 
     Image.open(io.BytesIO(file)).verify()
     assert np.array_equal(np.asarray(opened(file)).reshape(pixels.shape), pixels)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("shape", [(32, 32), (1, 7), (7, 1), (1, 1), (256, 256)])
+def test_a_png_is_what_the_specification_says(make_recipe: MakeRecipe, shape: tuple[int, int], channels: int) -> None:
+    (height, width), pixels = shape, picture(*shape, channels)
+    written = chunks(encode(pixels, output_format="png", recipe=make_recipe(size=(width, height))))
+
+    assert [kind for kind, _ in written] == ["IHDR", "tEXt", "tEXt", "iTXt", "IDAT", "IEND"]
+    assert struct.unpack(">2I5B", written[0][1]) == (width, height, 8, {1: 0, 2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
+    assert written[-1][1] == b""
+    rows = np.frombuffer(inflated(written[4][1]), np.uint8).reshape(height, 1 + width * channels)
+    assert set(rows[:, 0]) == {2}  # the filter Up: add what is above
+    assert np.array_equal(np.add.accumulate(rows[:, 1:], axis=0, dtype=np.uint8).reshape(pixels.shape), pixels)
+
+
+@pytest.mark.parametrize("contents", ["noise", "flat", "stripes", "far repeats"])
+def test_pixels_of_any_kind_come_back(make_recipe: MakeRecipe, contents: str) -> None:
+    chance = np.random.RandomState(0)
+    pixels = np.zeros((200, 333, 3), dtype=np.uint8)
+    if contents == "noise":
+        pixels[:] = chance.randint(0, 256, pixels.shape)
+    elif contents == "stripes":
+        pixels[:, ::2] = 255
+    elif contents == "far repeats":
+        pixels[:] = np.resize(chance.randint(0, 256, 600), pixels.size).reshape(pixels.shape)
+    written = chunks(encode(pixels, output_format="png", recipe=make_recipe(size=(333, 200))))
+
+    rows = np.frombuffer(inflated(dict(written)["IDAT"]), np.uint8).reshape(200, 1 + 333 * 3)
+    assert np.array_equal(np.add.accumulate(rows[:, 1:], axis=0, dtype=np.uint8).reshape(pixels.shape), pixels)
+
+
+@pytest.mark.parametrize("output_format", ["jpeg", "webp"])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("shape", [(32, 32), (1, 7), (7, 1), (1, 1)])
+def test_jpeg_and_webp_take_any_shape_and_count_of_channels(
+    make_recipe: MakeRecipe, output_format: OutputFormat, shape: tuple[int, int], channels: int
+) -> None:
+    pixels = np.full((*shape, channels), 200, dtype=np.uint8)
+    image = opened(encode(pixels, output_format=output_format, recipe=make_recipe(size=shape[::-1])))
+
+    assert (image.mode, image.size) == ("RGB", shape[::-1])
+    assert np.abs(np.asarray(image).astype(int) - 200).max() <= 2
+
+
+@pytest.mark.parametrize("output_format", FORMATS)
+def test_threads_that_encode_side_by_side_make_the_bytes_of_one(
+    make_recipe: MakeRecipe, output_format: OutputFormat
+) -> None:
+    sizes = [(32, 32), (64, 64), (200, 120)] * 8
+
+    def file(size: tuple[int, int]) -> bytes:
+        return encode(picture(), output_format=output_format, recipe=make_recipe(5, size=size))
+
+    alone = [file(size) for size in sizes]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(3):
+            assert list(pool.map(file, sizes)) == alone
 
 
 @pytest.mark.parametrize("output_format", FORMATS)
@@ -91,6 +175,16 @@ def test_jpeg_and_webp_carry_the_recipe_as_user_comment(make_recipe: MakeRecipe,
     assert comment == b"ASCII\0\0\0" + recipe.canonical_json().encode()
 
 
+def test_exif_is_what_pillow_writes_but_of_the_type_the_standard_wants(make_recipe: MakeRecipe) -> None:
+    recipe, reference = make_recipe(5), Image.Exif()
+    reference.get_ifd(USER_COMMENT[0])[USER_COMMENT[1]] = b"ASCII\0\0\0" + recipe.canonical_json().encode()
+
+    image = opened(encode(picture(), output_format="jpeg", recipe=recipe))
+
+    undefined = reference.tobytes().replace(b"\x92\x86\x00\x01", b"\x92\x86\x00\x07")  # Pillow says BYTE
+    assert image.info["exif"] == undefined.rstrip(b"\0")  # which ends on an even byte
+
+
 @pytest.mark.parametrize("output_format", FORMATS)
 def test_minimal_metadata_is_the_mark_alone(make_recipe: MakeRecipe, output_format: OutputFormat) -> None:
     recipe = make_recipe(5, prompt="secret", prompt_mode="hashed")
@@ -111,7 +205,7 @@ def test_less_compression_quality_makes_smaller_files(make_recipe: MakeRecipe, o
     assert sizes == sorted(set(sizes))
 
 
-@pytest.mark.parametrize("size", [(32, 32), (64, 64), (512, 96), (16, 8), (1, 1)])
+@pytest.mark.parametrize("size", [(32, 32), (64, 64), (512, 96), (16, 8), (16, 64), (64, 16), (1, 1)])
 def test_resampling_is_nearest_as_pillow_does_it(size: tuple[int, int]) -> None:
     expected = Image.fromarray(picture()).resize(size, Image.Resampling.NEAREST)
 

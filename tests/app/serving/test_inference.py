@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from app.serving.inference import prepare
 from models.config import NetworkConfig
 from models.networks.generator import Generator
-from models.networks.layers import ModulatedNorm, ResizeConv
+from models.networks.layers import ModulatedNorm, ResizeConv, SkipExcitation
 from models.presets import preset
 from models.registry import build_generator
 
@@ -104,3 +104,32 @@ def test_a_prepared_generator_of_the_other_families_paints_the_same_pictures(
     torch.testing.assert_close(painted, expected, rtol=0, atol=1e-4)
     torch.testing.assert_close(alone, painted, rtol=0, atol=1e-4)
     assert not any(type(layer) in (nn.Linear, ModulatedNorm, ResizeConv) for layer in ready.modules())
+
+
+@pytest.mark.parametrize("maps", [4, 16, 24])
+def test_gates_have_the_same_bits_among_any_number_of_pictures(maps: int) -> None:
+    torch.manual_seed(0)
+    network = nn.ModuleList([SkipExcitation(8, maps)])
+    network.eval().requires_grad_(False)
+    x, source = torch.randn(9, maps, 16, 16), torch.randn(9, 8, 8, 8)
+    expected = network[0](x, source)
+    prepare(network)
+
+    with torch.inference_mode():
+        alone = torch.cat([network[0](one, from_) for one, from_ in zip(x.split(1), source.split(1), strict=True)])
+        for count in range(2, 10):
+            assert torch.equal(network[0](x[:count], source[:count]), alone[:count])
+    torch.testing.assert_close(alone, expected)
+
+
+def test_a_convolution_over_few_pixels_has_the_same_bits_alone_and_among_others() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(256, 512, 3, padding=1, bias=False))
+    network.eval().requires_grad_(False)
+    x = torch.randn(8, 256, 8, 8).to(memory_format=torch.channels_last)
+    expected = network(x)
+    prepare(network)
+
+    with torch.inference_mode():
+        assert torch.equal(torch.cat([network(one) for one in x.split(1)]), network(x))
+    torch.testing.assert_close(network(x), expected, rtol=0, atol=1e-4)

@@ -1,264 +1,53 @@
-import hashlib
-import os
+"""Checkpoints come into memory once, stay within the budget, and leave nothing behind when they go."""
+
+import gc
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import weakref
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Barrier
-from typing import Any
+from threading import Barrier, Event
 
-import numpy as np
 import pytest
 import torch
+from prometheus_client import CollectorRegistry
+from torch import Tensor, nn
 
-from app.core.errors import CheckpointInvalid, InvalidRequest, NotFound
+from app.core.errors import CheckpointInvalid, NotFound
 from app.core.storage import Storage
-from app.serving.loader import LoadedGenerator, Loader, paint
-from app.serving.recipe import Mix, Recipe
-from models.checkpoint import load_generator
+from app.serving.capacity import held_bytes
+from app.serving.loader import Loader, watch
+from app.serving.meters import Meters
+from app.serving.paint import LoadedGenerator
+from app.serving.recipe import Recipe
 from models.config import TrainConfig
-from models.latents.seeds import z_from_seeds
 from models.presets import preset
-from models.sampling import render, to_uint8
-from models.text import build_encoder
 
 MakeCheckpoint = Callable[..., str]
 MakeRecipe = Callable[..., Recipe]
 GIB = 2**30
-QUIET = {"GOMP_SPINCOUNT": "1000"}  # threads that do not spin for each other take no minutes beside other tests
-
-# What another process paints of the same files: its arguments are the threads, the folder, and recipes, one a line.
-PAINT_ELSEWHERE = """
-import hashlib, sys, torch
-from pathlib import Path
-from app.core.storage import Storage
-from app.serving.loader import Loader
-from app.serving.recipe import Recipe
-torch.set_num_threads(int(sys.argv[1]))
-recipes = [Recipe.model_validate_json(line) for line in sys.stdin]
-loader = Loader(Storage(Path(sys.argv[2])).path, device="cpu", budget_bytes=2**30, max_batch=8)
-loaded = loader.get(recipes[0].checkpoint)
-print(hashlib.sha256(loaded.render(recipes).tobytes()).hexdigest())
-"""
 
 
-KINDS: list[dict[str, Any]] = [
-    {},
-    {"truncation_psi": 1.0},
-    {"truncation_psi": -1.3, "truncation_cutoff": 1},
-    {"mix": Mix(seed=7, layers=(0,))},
-    {"prompt": "a cat", "prompt_mode": "hashed", "truncation_cutoff": 1},
-    {"mix": Mix(seed=2**32 - 1, layers=(0,)), "truncation_psi": 0.3},
-]
-TOLD = [{"prompt": "a red cat"}, {"label": "cat"}, {"prompt": "something blue", "label": "cat"}, {}]
+def loader_of(storage: Storage, *, budget_bytes: int = GIB, max_batch: int = 8, meters: Meters | None = None) -> Loader:
+    return Loader(storage.path, device="cpu", budget_bytes=budget_bytes, max_batch=max_batch, meters=meters)
 
 
-def loader_of(storage: Storage, *, budget_bytes: int = GIB, max_batch: int = 32) -> Loader:
-    return Loader(storage.path, device="cpu", budget_bytes=budget_bytes, max_batch=max_batch)
+def large_config() -> TrainConfig:
+    """Weights of some megabytes, so that they show in what the process takes."""
+    config = preset("classic", 32)
+    widths = {"generator_widths": (512, 256, 64), "discriminator_widths": (16, 8, 8)}
+    return config.model_copy(update={"network": config.network.model_copy(update=widths)})
 
 
-def every_kind(make_recipe: MakeRecipe, checkpoint: str, count: int) -> list[Recipe]:
-    """Recipes that differ in all that a picture of no text depends on, in no regular order."""
-    return shuffled(make_recipe, checkpoint, count, KINDS)
+def process_bytes() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * 4096
 
 
-def shuffled(make_recipe: MakeRecipe, checkpoint: str, count: int, kinds: Sequence[dict[str, Any]]) -> list[Recipe]:
-    chance = np.random.RandomState(1)
-    seeds = chance.randint(0, 2**32, count, dtype=np.uint32)
-    return [make_recipe(int(seed), checkpoint, **kinds[chance.randint(len(kinds))]) for seed in seeds]
-
-
-def configs() -> list[TrainConfig]:
-    tiny = preset("tiny", 32)
-    resizing = tiny.model_copy(update={"network": tiny.network.model_copy(update={"upsampling": "resize"})})
-    return [tiny, resizing, preset("classic", 32)]
-
-
-@pytest.fixture
-def loaded(storage: Storage, make_checkpoint: MakeCheckpoint) -> LoadedGenerator:
-    return loader_of(storage).get(make_checkpoint())
-
-
-@pytest.mark.parametrize("config", configs(), ids=["tiny", "resize", "classic"])
-def test_a_picture_has_the_same_bits_alone_and_in_any_batch(
-    storage: Storage, make_checkpoint: MakeCheckpoint, make_recipe: MakeRecipe, config: TrainConfig
-) -> None:
-    loaded = loader_of(storage).get(make_checkpoint(config=config))
-    recipes = every_kind(make_recipe, loaded.sha256, 40)
-    alone = np.concatenate([loaded.render([recipe]) for recipe in recipes])
-
-    assert max(loaded.sizes) > 1
-    assert np.array_equal(loaded.render(recipes), alone)
-    assert np.array_equal(loaded.render(recipes[3:26]), alone[3:26])
-    if loaded.sizes[0] == 1:
-        exact = torch.cat([paint(loaded.generator, [recipe]) for recipe in recipes])
-        for size in loaded.sizes:
-            for start in range(0, 41 - size, size):
-                batch = paint(loaded.generator, recipes[start : start + size])
-                assert torch.equal(batch, exact[start : start + size])
-
-
-def told_kinds() -> list[dict[str, Any]]:
-    return [kind | told for kind in KINDS if "prompt_mode" not in kind for told in TOLD]
-
-
-def test_a_picture_of_a_text_has_the_same_bits_alone_among_others_and_elsewhere(
-    storage: Storage, make_checkpoint: MakeCheckpoint, make_recipe: MakeRecipe, prompted_config: TrainConfig
-) -> None:
-    loaded = loader_of(storage).get(make_checkpoint(config=prompted_config))
-    recipes = shuffled(make_recipe, loaded.sha256, 60, told_kinds())
-    alone = np.concatenate([loaded.render([recipe]) for recipe in recipes])
-
-    assert max(loaded.sizes) > 1
-    assert np.array_equal(loaded.render(recipes), alone)
-    assert np.array_equal(loaded.render(recipes[5:22]), alone[5:22])
-    assert painted_elsewhere(storage, recipes, threads=2) == hashlib.sha256(alone.tobytes()).hexdigest()
-
-
-def painted_elsewhere(storage: Storage, recipes: Sequence[Recipe], threads: int) -> str:
-    program = [sys.executable, "-c", PAINT_ELSEWHERE, str(threads), str(storage.root)]
-    lines = "\n".join(recipe.canonical_json() for recipe in recipes)
-    done = subprocess.run(program, input=lines, env=os.environ | QUIET, capture_output=True, text=True, check=True)
-    return done.stdout.strip()
-
-
-@pytest.mark.parametrize("threads", [1, 2])
-def test_another_process_with_other_threads_paints_the_same(
-    storage: Storage, make_checkpoint: MakeCheckpoint, make_recipe: MakeRecipe, threads: int
-) -> None:
-    loaded = loader_of(storage).get(make_checkpoint())
-    recipes = every_kind(make_recipe, loaded.sha256, 40)
-    expected = hashlib.sha256(loaded.render(recipes).tobytes()).hexdigest()
-
-    assert painted_elsewhere(storage, recipes, threads) == expected
-
-
-def test_a_seed_paints_what_the_generator_itself_paints(
-    storage: Storage, make_recipe: MakeRecipe, loaded: LoadedGenerator
-) -> None:
-    generator, _ = load_generator(storage.path(loaded.sha256))
-    pictures = loaded.render([make_recipe(seed, truncation_psi=0.6, truncation_cutoff=2) for seed in range(10)])
-
-    expected = render(generator, range(10), psi=0.6, cutoff=2)
-    assert np.abs(pictures.astype(int) - expected).max() <= 1
-    assert pictures.std(axis=0).max() > 10  # ten pictures, not one
-
-
-def test_truncation_to_nothing_paints_the_mean_picture(make_recipe: MakeRecipe, loaded: LoadedGenerator) -> None:
-    mean = loaded.render([make_recipe(seed, truncation_psi=0.0) for seed in range(3)])
-    first_layer_only = loaded.render([make_recipe(seed, truncation_psi=0.0, truncation_cutoff=1) for seed in range(3)])
-
-    assert np.array_equal(mean[0], mean[1])
-    assert np.array_equal(mean[0], mean[2])
-    assert not np.array_equal(first_layer_only[0], first_layer_only[1])
-
-
-def test_mixing_every_layer_paints_the_other_seed(make_recipe: MakeRecipe, loaded: LoadedGenerator) -> None:
-    layers = tuple(range(loaded.generator.num_ws))
-    mixed, half, own, other = loaded.render(
-        [
-            make_recipe(1, mix=Mix(seed=2, layers=layers)),
-            make_recipe(1, mix=Mix(seed=2, layers=layers[1:])),
-            make_recipe(1),
-            make_recipe(2),
-        ]
-    )
-
-    assert np.array_equal(mixed, other)
-    assert not np.array_equal(half, own)
-    assert not np.array_equal(half, other)
-
-
-def test_a_hashed_prompt_paints_another_seed(make_recipe: MakeRecipe, loaded: LoadedGenerator) -> None:
-    prompted = make_recipe(5, prompt="a cat", prompt_mode="hashed")
-    moved, same = loaded.render([prompted, make_recipe(prompted.latent_seed)])
-
-    assert np.array_equal(moved, same)
-
-
-@pytest.fixture
-def told(storage: Storage, make_checkpoint: MakeCheckpoint, prompted_config: TrainConfig) -> LoadedGenerator:
-    return loader_of(storage, max_batch=4).get(make_checkpoint(config=prompted_config))
-
-
-def test_a_prompt_paints_what_the_networks_make_of_it_and_a_seed(
-    storage: Storage, make_recipe: MakeRecipe, told: LoadedGenerator
-) -> None:
-    generator, _ = load_generator(storage.path(told.sha256))
-    assert generator.text is not None
-    c = generator.text(torch.from_numpy(build_encoder("hashed-256").encode(["red cat"])))
-    z = torch.from_numpy(np.random.RandomState(0).randn(1000, generator.z_dim).astype(np.float32))
-    typical = generator.mapping(z, c.expand(1000, -1)).mean(dim=0)  # [num_ws, w_dim]
-    pictures = told.render([make_recipe(seed, prompt="red cat", truncation_psi=0.6) for seed in range(6)])
-
-    for seed, picture in enumerate(pictures):
-        own = generator.mapping(torch.from_numpy(z_from_seeds([seed], generator.z_dim)), c)[0]
-        x = generator.synthesis((typical + 0.6 * (own - typical))[None])
-        assert np.abs(picture.astype(int) - to_uint8(x)[0]).max() <= 1
-
-
-def test_texts_change_the_picture_and_a_label_is_a_caption_of_one_word(
-    make_recipe: MakeRecipe, told: LoadedGenerator
-) -> None:
-    silent, red, cat, label, both, spelt_out = told.render(
-        [
-            make_recipe(1),
-            make_recipe(1, prompt="red"),
-            make_recipe(1, prompt="cat"),
-            make_recipe(1, label="cat"),
-            make_recipe(1, prompt="red", label="cat"),
-            make_recipe(1, prompt="RED cat!"),
-        ]
-    )
-
-    assert np.array_equal(label, cat)
-    assert np.array_equal(both, spelt_out)
-    assert len({picture.tobytes() for picture in (silent, red, cat, both)}) == 4
-
-
-def test_truncation_of_a_prompted_picture_keeps_the_prompt(make_recipe: MakeRecipe, told: LoadedGenerator) -> None:
-    red, same, cat, silent = told.render(
-        [
-            make_recipe(1, prompt="red", truncation_psi=0.0),
-            make_recipe(2, prompt="red", truncation_psi=0.0),
-            make_recipe(1, prompt="cat", truncation_psi=0.0),
-            make_recipe(1, truncation_psi=0.0),
-        ]
-    )
-    with torch.inference_mode():
-        typical = told.generator.synthesis(told.generator.w_avg.expand(1, told.generator.num_ws, -1))
-
-    assert np.array_equal(red, same)
-    assert not np.array_equal(red, cat)
-    assert np.abs(silent.astype(int) - to_uint8(typical)[0]).max() <= 1
-
-
-def test_the_other_seed_of_a_mix_is_told_the_same_text(make_recipe: MakeRecipe, told: LoadedGenerator) -> None:
-    layers = tuple(range(told.generator.num_ws))
-    mixed, other, silent = told.render(
-        [
-            make_recipe(1, prompt="red cat", mix=Mix(seed=2, layers=layers)),
-            make_recipe(2, prompt="red cat"),
-            make_recipe(2),
-        ]
-    )
-
-    assert np.array_equal(mixed, other)
-    assert not np.array_equal(mixed, silent)
-
-
-def test_weights_that_know_no_texts_refuse_one(make_recipe: MakeRecipe, loaded: LoadedGenerator) -> None:
-    with pytest.raises(InvalidRequest, match="know no texts"):
-        loaded.check(make_recipe(prompt="red cat"))
-
-
-def test_a_layer_the_model_has_not_got_is_refused(make_recipe: MakeRecipe, loaded: LoadedGenerator) -> None:
-    last = loaded.generator.num_ws - 1
-    loaded.check(make_recipe(mix=Mix(seed=2, layers=(last,))))
-
-    with pytest.raises(InvalidRequest, match=f"layers 0 to {last}"):
-        loaded.check(make_recipe(mix=Mix(seed=2, layers=(0, last + 1))))
+def settle(loader: Loader) -> None:
+    """Until what it does in the background is done."""
+    loader._background.submit(lambda: None).result()
 
 
 def test_concurrent_first_requests_read_the_file_once(storage: Storage, make_checkpoint: MakeCheckpoint) -> None:
@@ -285,7 +74,8 @@ def test_concurrent_first_requests_read_the_file_once(storage: Storage, make_che
 def test_the_least_recently_used_leaves_when_memory_is_short(storage: Storage, make_checkpoint: MakeCheckpoint) -> None:
     first, second, third = (make_checkpoint(seed) for seed in range(3))
     size = loader_of(storage).get(first).bytes
-    loader = loader_of(storage, budget_bytes=2 * size)
+    meters = Meters()
+    loader = loader_of(storage, budget_bytes=2 * size, meters=meters)
 
     loader.get(first)
     loader.get(second)
@@ -295,7 +85,11 @@ def test_the_least_recently_used_leaves_when_memory_is_short(storage: Storage, m
     assert loader.loaded(first) is not None
     assert loader.loaded(second) is None
     assert loader.loaded(third) is not None
+    assert meters.registry.get_sample_value("ganvas_evictions_total", {"model": second[:12]}) == 1
+    assert meters.registry.get_sample_value("ganvas_evictions_total", {"model": first[:12]}) is None
     assert loader.get(second).sha256 == second
+    assert meters.registry.get_sample_value("ganvas_loads_total", {"model": second[:12]}) == 2
+    assert meters.registry.get_sample_value("ganvas_load_seconds_count") == 4
 
 
 def test_one_checkpoint_over_the_budget_is_still_served(storage: Storage, make_checkpoint: MakeCheckpoint) -> None:
@@ -325,3 +119,160 @@ def test_a_damaged_file_is_refused_and_a_whole_one_taken_later(
 def test_a_checkpoint_nobody_has_is_not_found(storage: Storage) -> None:
     with pytest.raises(NotFound):
         loader_of(storage).get("0" * 64)
+
+
+def test_each_dtype_is_a_generator_of_its_own(storage: Storage, make_checkpoint: MakeCheckpoint) -> None:
+    loader = loader_of(storage)
+    sha256 = make_checkpoint()
+    single, half = loader.get(sha256), loader.get(sha256, "bfloat16")
+
+    assert (single.runtime.dtype, half.runtime.dtype) == ("float32", "bfloat16")
+    assert loader.get(sha256, "float32") is single
+    assert loader.loaded(sha256, "bfloat16") is half
+    assert loader.loads() == [single, half] or loader.loads() == [half, single]
+    assert half.bytes < single.bytes
+
+
+def test_what_a_generator_holds_is_what_the_process_takes_for_it(
+    storage: Storage, make_checkpoint: MakeCheckpoint
+) -> None:
+    loader = loader_of(storage)
+    checkpoints = [make_checkpoint(seed, config=large_config()) for seed in range(5)]
+    loader.get(checkpoints.pop())  # libraries take some memory for good at first
+    loader.unload(loader.loads()[0].sha256)
+    settle(loader)
+
+    before = process_bytes()
+    generators = [loader.get(sha256).generator for sha256 in checkpoints]
+    settle(loader)
+    expected = sum(held_bytes(generator) for generator in generators)
+    assert expected > 30 * 2**20
+    assert process_bytes() - before == pytest.approx(expected, rel=0.15)
+
+    del generators
+    for sha256 in checkpoints:
+        loader.unload(sha256)
+    assert process_bytes() - before < 0.1 * expected
+
+
+def test_a_generator_that_has_to_leave_is_freed_at_once(storage: Storage, make_checkpoint: MakeCheckpoint) -> None:
+    loader = loader_of(storage, budget_bytes=1)
+    leaving = loader.get(make_checkpoint(0))
+    settle(loader)
+    network, weight = weakref.ref(leaving.generator), weakref.ref(next(leaving.generator.synthesis.parameters()))
+    del leaving
+
+    gc.disable()  # it is not found by a search for cycles some time later
+    try:
+        loader.get(make_checkpoint(1))
+        assert network() is None
+        assert weight() is None
+    finally:
+        gc.enable()
+
+
+def test_a_generator_stays_for_as_long_as_a_pass_uses_it(
+    storage: Storage, make_checkpoint: MakeCheckpoint, make_recipe: MakeRecipe
+) -> None:
+    loader = loader_of(storage)
+    sha256 = make_checkpoint()
+    expected = loader.get(sha256).render([make_recipe(1)])
+    inside, go_on = Event(), Event()
+
+    def wait(*_: object) -> None:
+        inside.set()
+        go_on.wait(30)
+
+    def one_pass() -> Tensor:
+        generator = loader.get(sha256)
+        generator.generator.mapping.register_forward_hook(wait)
+        return torch.from_numpy(generator.render([make_recipe(1)]))
+
+    network = weakref.ref(loader.get(sha256).generator)
+    with ThreadPoolExecutor(1) as thread:
+        painted = thread.submit(one_pass)
+        assert inside.wait(30)
+        assert loader.unload(sha256)
+        assert loader.loaded(sha256) is None
+        assert network() is not None
+        go_on.set()
+        assert (painted.result().numpy() == expected).all()
+        del painted
+    settle(loader)
+    assert network() is None
+
+
+def test_the_judge_counts_and_others_make_room_for_it(
+    storage: Storage, make_checkpoint: MakeCheckpoint, prompted_config: TrainConfig
+) -> None:
+    judged, other = (make_checkpoint(seed, config=prompted_config) for seed in range(2))
+    both = loader_of(storage)
+    budget = both.get(judged).bytes + both.get(other).bytes
+    loader = loader_of(storage, budget_bytes=budget)
+    loader.get(other)
+    loader.judge(judged)
+
+    assert loader.loaded(other) is None
+    assert loader.loaded(judged) is not None
+
+
+def test_unloading_what_is_not_there_is_no_error(storage: Storage, make_checkpoint: MakeCheckpoint) -> None:
+    loader = loader_of(storage)
+    sha256 = make_checkpoint()
+    loader.get(sha256)
+    loader.get(sha256, "bfloat16")
+
+    assert loader.unload(sha256)
+    assert loader.loads() == []
+    assert not loader.unload(sha256)
+
+
+def test_every_tensor_is_aligned_as_torch_aligns_its_own(
+    storage: Storage, make_checkpoint: MakeCheckpoint, prompted_config: TrainConfig
+) -> None:
+    generator = loader_of(storage).get(make_checkpoint(config=prompted_config)).generator
+
+    assert all(tensor.data_ptr() % 64 == 0 for tensor in (*generator.parameters(), *generator.buffers()))
+
+
+def test_a_second_checkpoint_of_a_network_is_not_measured_again(
+    storage: Storage, make_checkpoint: MakeCheckpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[nn.Module] = []
+    from app.serving import capacity
+
+    record = capacity.record
+    monkeypatch.setattr(capacity, "record", lambda network, *given: measured.append(network) or record(network, *given))
+    loader = loader_of(storage)
+    first, second = loader.get(make_checkpoint(0)), loader.get(make_checkpoint(1))
+    loader.get(make_checkpoint(0), "bfloat16")
+
+    assert len(measured) == 4  # mapping and synthesis, in two dtypes
+    assert first.sizes == second.sizes
+
+
+def test_reading_a_checkpoint_needs_no_compiler(storage: Storage, make_checkpoint: MakeCheckpoint) -> None:
+    """torch imports its own, and what that stands on, when it draws first weights on no device; that takes seconds."""
+    checkpoints = [make_checkpoint(config=preset(name, 64)) for name in ("tiny", "few-shot", "quality")]
+    script = (
+        "import sys; from pathlib import Path; from app.serving.loader import Loader\n"
+        "loader = Loader(Path, device='cpu', budget_bytes=2**30, max_batch=1)\n"
+        "for path in sys.argv[1:]: loader.get(path)\n"
+        "print(sorted({'torch._dynamo', 'torch._inductor', 'torch.onnx', 'sympy'} & set(sys.modules)))"
+    )
+    program = [sys.executable, "-c", script, *(str(storage.path(sha256)) for sha256 in checkpoints)]
+    assert subprocess.run(program, capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_metrics_show_what_is_held(storage: Storage, make_checkpoint: MakeCheckpoint) -> None:
+    meters = Meters(CollectorRegistry())
+    loader, idle = loader_of(storage, meters=meters), loader_of(storage)
+    watch(meters, [loader, idle])
+    first, second = (loader.get(make_checkpoint(seed)) for seed in range(2))
+    read = meters.registry.get_sample_value
+
+    assert read("ganvas_loaded_models") == 2
+    assert read("ganvas_loaded_bytes", {"model": first.sha256[:12]}) == first.bytes
+    loader.unload(second.sha256)
+    assert read("ganvas_loaded_models") == 1
+    assert read("ganvas_loaded_bytes", {"model": second.sha256[:12]}) is None

@@ -26,6 +26,14 @@ def test_the_canonical_form_names_every_field_sorted_and_without_spaces(make_rec
     assert recipe.hash() == sha256(recipe.canonical_json().encode()).hexdigest()
 
 
+def test_what_it_is_painted_on_is_part_of_a_recipe_as_soon_as_it_is_known(make_recipe: MakeRecipe) -> None:
+    unknown, known = make_recipe(5), make_recipe(5, device="cpu", dtype="bfloat16")
+
+    assert '"device":"cpu","dtype":"bfloat16","label":null' in known.canonical_json()
+    assert len({unknown.hash(), known.hash(), make_recipe(5, device="cpu", dtype="float32").hash()}) == 3
+    assert known.url() == unknown.url()  # a URL is asked of whatever machine it names
+
+
 def test_recipes_of_the_first_version_keep_their_hash_and_their_seed(make_recipe: MakeRecipe) -> None:
     plain = make_recipe(5)
     hashed = make_recipe(5, prompt="a red cat", prompt_mode="hashed", mix=Mix(seed=7, layers=(1, 2)))

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from app.serving.recipe import Recipe
-from app.serving.reproduce import reproducing_sizes
+from app.serving.reproduce import Comparison, reproducing_sizes
 
 MakeRecipe = Callable[..., Recipe]
 Paint = Callable[[Sequence[Recipe]], Tensor]
@@ -32,6 +32,13 @@ def off_in_place(place: int, *sizes: int) -> Paint:
     return paint
 
 
+@pytest.fixture
+def doubling(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer sizes to tell apart."""
+    monkeypatch.setattr("app.serving.reproduce.SIZES", (1, 2, 4, 8, 16, 32, 64))
+
+
+@pytest.mark.usefixtures("doubling")
 @pytest.mark.parametrize(
     ("paint", "sizes"),
     [
@@ -52,4 +59,28 @@ def test_only_sizes_that_agree_bit_for_bit_are_used(make_recipe: MakeRecipe, pai
 
 
 def test_no_size_is_larger_than_asked_for(make_recipe: MakeRecipe) -> None:
-    assert reproducing_sizes(pictures_of, [make_recipe(seed) for seed in range(12)]) == [1, 2, 4, 8]
+    assert reproducing_sizes(pictures_of, [make_recipe(seed) for seed in range(12)]) == list(range(1, 13))
+    assert reproducing_sizes(off_in(7), [make_recipe(seed) for seed in range(22)]) == [*range(1, 7), *range(8, 17), 20]
+
+
+def test_small_sizes_are_compared_at_once_and_larger_ones_when_asked_for(make_recipe: MakeRecipe) -> None:
+    passes: list[int] = []
+
+    def paint(recipes: Sequence[Recipe]) -> Tensor:
+        passes.append(len(recipes))
+        return pictures_of(recipes)
+
+    comparison = Comparison(paint, [make_recipe(seed) for seed in range(32)])
+    assert comparison.sizes == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert max(passes) == 8
+    assert sum(passes) == 36 + 8  # each size once, and eight pictures alone
+    others = comparison.others()
+    assert (next(others), max(passes)) == (9, 9)
+
+
+@pytest.mark.parametrize("largest", [1, 2, 3, 5, 8])
+def test_no_pass_of_another_size_is_compared_with(make_recipe: MakeRecipe, largest: int) -> None:
+    paint = off_in(1)
+    sizes = reproducing_sizes(paint, [make_recipe(seed) for seed in range(largest)])
+
+    assert sizes == ([1] if largest < 3 else list(range(2, largest + 1)))

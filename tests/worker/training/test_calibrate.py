@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -115,3 +116,10 @@ def test_the_machine_is_told_with_its_processor_memory_threads_and_torch() -> No
     assert machine.device
     assert machine.device_bytes > 2**28
     assert (machine.threads, machine.torch) == (3, torch.__version__)
+
+
+def test_of_a_gpu_only_the_share_that_training_may_take_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = SimpleNamespace(name="A GPU", total_memory=8 * 2**30)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: gpu)
+    machine = this_machine("cuda:0", 3, gpu_share=0.75)
+    assert (machine.device, machine.device_bytes) == ("A GPU", 6 * 2**30)

@@ -35,9 +35,9 @@ def files(answer: dict[str, Any]) -> list[bytes]:
 
 
 def count(client: httpx.Client, name: str) -> float:
-    found = re.search(rf"^ganvas_{name} (\S+)$", client.get("/metrics").text, re.M)
-    assert found
-    return float(found[1])
+    """What the metrics say of all models together."""
+    found = re.findall(rf"^ganvas_{name}(?:{{.*}})? (\S+)$", client.get("/metrics").text, re.M)
+    return sum(map(float, found))
 
 
 def test_each_picture_comes_with_its_seed_and_its_recipe(client: httpx.Client, app: Any) -> None:
@@ -180,7 +180,7 @@ def test_a_pinned_url_is_immutable_and_any_other_short_lived(client: httpx.Clien
     assert bare.headers["cache-control"] == "public, max-age=5"
     assert pinned.headers["cache-control"] == "public, max-age=31536000, immutable"
     recipe = Recipe.model_validate_json(pinned.headers["x-ganvas-recipe"])
-    assert bare.headers["etag"] == pinned.headers["etag"] == f'"{recipe.hash()}"'
+    assert bare.headers["etag"] == pinned.headers["etag"] == f'"{recipe.hash()}.png"'
     assert bare.content == pinned.content
 
 
@@ -193,6 +193,35 @@ def test_a_picture_the_client_has_is_304_without_a_pass(client: httpx.Client) ->
         assert (answer.status_code, answer.content, answer.headers["etag"]) == (304, b"", etag)
     assert count(client, "pictures_painted_total") == painted
     assert client.get(url, headers={"if-none-match": '"other"'}).status_code == 200
+
+
+def test_every_file_of_a_recipe_has_an_etag_of_its_own(client: httpx.Client) -> None:
+    kinds = ("png", "jpeg", "webp", "webp&compression=30", "webp&compression=31")
+    answers = [client.get(f"/v1/models/tiny/image?seed=1&format={kind}") for kind in kinds]
+
+    assert len({answer.headers["etag"] for answer in answers}) == len({answer.content for answer in answers}) == 5
+    assert client.get("/v1/models/tiny/image?seed=1&compression=30").headers["etag"] == answers[0].headers["etag"]
+
+
+def test_a_head_tells_all_but_the_picture(client: httpx.Client) -> None:
+    url = "/v1/models/tiny/image?seed=5"
+    told, sent = client.head(url), client.get(url)
+
+    assert told.status_code == 200
+    assert told.content == b""
+    for name in ("etag", "cache-control", "content-type", "content-length", "x-ganvas-recipe"):
+        assert told.headers[name] == sent.headers[name]
+    assert client.head("/v1/models/tiny/image?psi=9").status_code == 422
+
+
+def test_the_same_url_twice_costs_one_pass(start_app: Any, tmp_path: Path) -> None:
+    with start_app(Settings(data=tmp_path, threads=1, max_batch=8)) as running, running.client() as client:
+        running.publish("tiny")
+        first, second = (client.get("/v1/models/tiny/image?seed=9").content for _ in range(2))
+        assert first == second
+        generate(client, model="tiny", seed=9)
+        assert count(client, "pictures_painted_total") == 1
+        assert count(client, "cache_hits_total") == 2
 
 
 @pytest.mark.parametrize("query", ["psi=0.3&size=64x64", "seed=-1&psi=0.3&size=64x64"])

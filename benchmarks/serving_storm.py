@@ -83,7 +83,7 @@ def arguments() -> argparse.Namespace:
 def serve(fd: int) -> None:
     """Be the server: Ganvas as it is, but for passes that raise when they are told to."""
     from app.cli import main as ganvas
-    from app.serving.loader import LoadedGenerator
+    from app.serving.paint import LoadedGenerator
 
     render = LoadedGenerator.render
 

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from app.core.errors import Busy, InvalidRequest, Unavailable
 from app.serving.line import Finish, Line, Ticket
-from app.serving.loader import LoadedGenerator, Loader
+from app.serving.loader import Loader
 from app.serving.meters import Meters
+from app.serving.paint import LoadedGenerator
 from app.serving.recipe import Dtype, Recipe
 
 FINISH_TOGETHER = 8  # pictures: handed back in groups, so that the first need not wait for the last

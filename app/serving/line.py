@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.serving.loader import LoadedGenerator
+from app.serving.paint import LoadedGenerator
 from app.serving.recipe import Recipe
 
 Finish = Callable[[Recipe, NDArray[np.uint8]], Any]  # pixels [H, W, C] to what the caller wants

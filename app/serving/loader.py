@@ -18,8 +18,7 @@ from app.serving.capacity import Capacities
 from app.serving.inference import prepare
 from app.serving.judge import Judge, load_judge
 from app.serving.meters import Meters
-from app.serving.paint import LoadedGenerator as LoadedGenerator  # noqa: PLC0414 it is what a loader gives
-from app.serving.paint import paint
+from app.serving.paint import LoadedGenerator, paint
 from app.serving.recipe import Dtype
 from app.serving.runtime import TORCH_DTYPES, Runtime
 from app.serving.texts import Meanings, meanings

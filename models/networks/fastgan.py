@@ -73,7 +73,7 @@ class Synthesis(nn.Module):
                 x = self.gates[stage - GENERATOR_SKIP](x, maps[stage - GENERATOR_SKIP])
             maps.append(x)
         # In the weights' precision under autocast too: next to white, 1.0, bfloat16 only has 0.996 and no slope.
-        return torch.tanh(self.paint(maps[-1]).to(self.paint.weight.dtype))
+        return torch.tanh(self.paint(maps[-1]).float())
 
 
 class Down(nn.Module):

@@ -81,7 +81,7 @@ class Synthesis(nn.Module):
                 x = self.styles[stage](x, w[:, stage])
             x = blocks(x)
         painted: Tensor = self.paint(x)
-        return painted.to(self.paint.weight.dtype)
+        return painted.float()
 
 
 class Critic(nn.Module):

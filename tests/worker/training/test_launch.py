@@ -1,5 +1,6 @@
 """One job, several processes: what becomes of it when one is lost, when it is stopped, and when all goes well."""
 
+import contextlib
 import io
 import os
 import socket
@@ -145,8 +146,7 @@ def test_a_lost_process_a_drain_and_a_cancel_each_end_the_attempt_and_lose_nothi
 def test_two_machines_train_one_job_to_its_end_and_publish_every_checkpoint_once(
     studio: Studio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = ["--nnodes=2", "--master-addr=127.0.0.1", f"--master-port={free.getsockname()[1]}"]
+    address = ["--nnodes=2", "--master-addr=127.0.0.1", f"--master-port={unused_port()}"]
     monkeypatch.setenv("GANVAS_TRAIN_PROCESSES", "1")
     monkeypatch.setenv("GANVAS_TRAIN_TORCHRUN", " ".join([*address, "--node-rank=0"]))
     torchrun = [sys.executable, "-m", "torch.distributed.run", *address, "--node-rank=1", "--log-dir", os.devnull]
@@ -158,6 +158,15 @@ def test_two_machines_train_one_job_to_its_end_and_publish_every_checkpoint_once
     assert studio.published() == sorted(set(studio.published()))
     with studio.db.read() as session:
         assert catalogue.resolve(session, "discs").checkpoint.kimg == 0.08
+
+
+def unused_port() -> int:
+    """A port that no connection of anybody else's is given while two machines are about to meet there."""
+    for port in range(20_000 + os.getpid() % 10_000, 32_000):  # below those that the system hands out
+        with socket.socket() as listener, contextlib.suppress(OSError):
+            listener.bind(("127.0.0.1", port))
+            return port
+    raise OSError("no port is free")
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -89,6 +89,35 @@ def demo(
     from app.demo import tell
 
     tell(_settings(), minutes=minutes, out=out)
+
+
+@cli.command()
+def osc(
+    model: Annotated[str, typer.Argument(help="Model to play, by name or name@checkpoint.")],
+    performance: Annotated[str, typer.Option(help="Name of the performance, for those who watch.")] = "osc",
+    listen: Annotated[str, typer.Option(help="UDP address to hear OSC on.")] = "127.0.0.1:9000",
+    url: Annotated[str, typer.Option(help="The studio; its key comes from GANVAS_KEY.")] = "http://127.0.0.1:8000",
+    mapping: Annotated[Path | None, typer.Option(help="TOML file of what addresses mean; see docs/live.md.")] = None,
+    rate: Annotated[bool, typer.Option("--rate", help="Show messages and frames a second.")] = False,
+) -> None:
+    """Play a performance by OSC, until Ctrl-C: /slider/NAME, /psi, /seed and whatever a mapping names."""
+    import asyncio
+    import os
+
+    from app import osc as bridge
+    from app.osc_mapping import read_mapping
+
+    where = bridge.Bridge(
+        mapping=read_mapping(mapping),
+        listen=bridge.parse_listen(listen),
+        studio=url,
+        model=model,
+        performance=performance,
+        key=os.environ.get("GANVAS_KEY") or None,
+        show_rate=rate,
+    )
+    with suppress(KeyboardInterrupt):
+        asyncio.run(bridge.run(where))
 
 
 @keys_cli.command("create")

@@ -23,6 +23,7 @@ from app.core.errors import GanvasError
 from app.core.queue import Dispatcher
 from app.core.settings import MIB, Settings
 from app.core.storage import Storage
+from app.serving.live import Stage
 from app.serving.service import Painter
 
 log = structlog.get_logger(__name__)
@@ -73,6 +74,8 @@ async def _services(settings: Settings) -> AsyncIterator[Services]:
         stack.callback(dispatcher.close)
         painter = Painter(settings, storage)
         stack.push_async_callback(painter.close)
+        stage = Stage(painter, settings.max_live_viewers)
+        stack.push_async_callback(stage.close)
         directory = ModelDirectory(settings, db, painter.runtime)
         for work in (_reconcile(dispatcher), _warm(directory, painter)):
             stack.push_async_callback(_stop, asyncio.create_task(work))
@@ -82,6 +85,7 @@ async def _services(settings: Settings) -> AsyncIterator[Services]:
             storage=storage,
             dispatcher=dispatcher,
             painter=painter,
+            stage=stage,
             directory=directory,
             gate=Gate(settings, db),
             metrics=Metrics(painter.meters.registry),

@@ -4,6 +4,7 @@ import contextlib
 import gc
 import socket
 import sys
+from typing import TYPE_CHECKING
 
 from sqlalchemy import func, select
 
@@ -13,6 +14,9 @@ from app.core.errors import SettingsInvalid
 from app.core.records import Dataset, Model
 from app.core.settings import Settings
 from app.core.storage import Storage
+
+if TYPE_CHECKING:
+    import uvicorn
 
 DRAIN_SECONDS = 15  # for pictures already asked for; the supervisor waits 20
 SWITCH_SECONDS = 0.001  # a thread lets the next one have Python; with the usual 0.005 painters wait for the event loop
@@ -41,18 +45,8 @@ def serve(settings: Settings, fd: int | None) -> None:
     """Serve the API until SIGTERM, on an inherited socket or on the settings' address."""
     import uvicorn
 
-    from app.main import create_app
-
     sys.setswitchinterval(SWITCH_SECONDS)
-    config = uvicorn.Config(
-        create_app(settings),
-        host=settings.host,
-        port=settings.port,
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=DRAIN_SECONDS,
-    )
+    config = server_config(settings)
     # As a socket and not as `fd`, which uvicorn takes for a Unix one: answers would wait 40 ms for acknowledgements.
     server = uvicorn.Server(config)
     gc.freeze()  # what was imported stays for good; to look through it again stops all requests for a tenth of a second
@@ -61,6 +55,27 @@ def serve(settings: Settings, fd: int | None) -> None:
         server.run(None if fd is None else [socket.socket(fileno=fd)])
     if not server.started:
         sys.exit(1)
+
+
+def server_config(settings: Settings) -> "uvicorn.Config":
+    """How uvicorn serves a studio."""
+    import uvicorn
+
+    from app.api.sockets import MAX_MESSAGE_BYTES, FreshSockets
+    from app.main import create_app
+
+    return uvicorn.Config(
+        create_app(settings),
+        host=settings.host,
+        port=settings.port,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=DRAIN_SECONDS,
+        ws=FreshSockets,
+        ws_max_size=MAX_MESSAGE_BYTES,
+        ws_per_message_deflate=False,  # frames are compressed already
+    )
 
 
 def announce(settings: Settings, port: int, key: str | None) -> None:

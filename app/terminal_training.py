@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from app import supervisor
-from app.core import catalogue, datasets, jobs
+from app.core import datasets, jobs, names
 from app.core.db import Database
 from app.core.errors import InvalidRequest, NotFound, SettingsInvalid
 from app.core.queue import Dispatcher
@@ -57,10 +57,10 @@ def train_folder(settings: Settings, wish: Wish) -> int:
 
 
 def _train(db: Database, storage: Storage, dispatcher: Dispatcher, wish: Wish, console: Console) -> int:
-    name = catalogue.check_name(wish.name)
+    name = names.check_name(wish.name)
     _configure(wish, wish.resolution or 64)  # refuses what cannot be before the artwork is prepared
     with db.read() as session:
-        catalogue.require_free(session, name)
+        names.require_free(session, name)
     source = _store_source(storage, wish.folder)
     with db.begin() as session:
         dataset, preparing = datasets.create(

@@ -62,6 +62,12 @@ class CheckpointMeta(BaseModel):
     metrics: dict[str, FiniteFloat] = Field(
         default_factory=dict, description="How good it was, by the name of the measure."
     )
+    parents: tuple[Annotated[str, Field(pattern="^[0-9a-f]{64}$")], ...] = Field(
+        (),
+        max_length=2,
+        exclude_if=lambda parents: not parents,
+        description="sha256 of the checkpoints it was blended of.",
+    )
 
 
 class Entry(NamedTuple):

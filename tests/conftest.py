@@ -20,7 +20,7 @@ from app.core.db import Database
 from app.core.queue import connect
 from app.core.settings import Settings
 from app.core.storage import Storage
-from app.main import create_app
+from app.studio import server_config
 from models.checkpoint import CheckpointMeta, save_checkpoint
 from models.config import NetworkConfig
 from models.presets import preset
@@ -53,32 +53,42 @@ class RunningApp:
         sheet: bytes | None = None,
     ) -> str:
         """Publish an untrained generator under this name, and return its sha256."""
-        network, data = tiny_checkpoint(seed, kimg, width)
-        sha256 = self.storage.put(data)
-        model = {
-            "name": name,
-            "architecture": network.architecture,
-            "resolution": network.resolution,
-            "z_dim": network.z_dim,
-            "w_dim": network.w_dim,
-            "num_ws": network.num_ws,
-            "job_id": job_id,
-        }
-        sheet_sha256 = None if sheet is None else self.storage.put(sheet)
-        with self.db.begin() as session:
-            catalogue.publish(
-                session,
-                model,
-                sha256=sha256,
-                kimg=kimg,
-                bytes_=len(data),
-                metrics={"swd": 12.5},
-                sheet_sha256=sheet_sha256,
-            )
-        return sha256
+        return publish_tiny(self.db, self.storage, name, seed=seed, kimg=kimg, width=width, job_id=job_id, sheet=sheet)
 
 
-def tiny_checkpoint(seed: int, kimg: float, width: int) -> tuple[NetworkConfig, bytes]:
+def publish_tiny(
+    db: Database,
+    storage: Storage,
+    name: str = "tiny",
+    *,
+    seed: int = 0,
+    kimg: float = 1.0,
+    width: int = 8,
+    job_id: str | None = None,
+    sheet: bytes | None = None,
+    contrast: float = 1.0,
+) -> str:
+    """Publish an untrained generator of 32 px, and return its sha256. contrast: first weights paint all but grey."""
+    network, data = tiny_checkpoint(seed, kimg, width, contrast)
+    sha256 = storage.put(data)
+    model = {
+        "name": name,
+        "architecture": network.architecture,
+        "resolution": network.resolution,
+        "z_dim": network.z_dim,
+        "w_dim": network.w_dim,
+        "num_ws": network.num_ws,
+        "job_id": job_id,
+    }
+    sheet_sha256 = None if sheet is None else storage.put(sheet)
+    with db.begin() as session:
+        catalogue.publish(
+            session, model, sha256=sha256, kimg=kimg, bytes_=len(data), metrics={"swd": 12.5}, sheet_sha256=sheet_sha256
+        )
+    return sha256
+
+
+def tiny_checkpoint(seed: int, kimg: float, width: int, contrast: float = 1.0) -> tuple[NetworkConfig, bytes]:
     """An untrained generator of 32 px."""
     network = NetworkConfig(
         resolution=32,
@@ -92,6 +102,9 @@ def tiny_checkpoint(seed: int, kimg: float, width: int) -> tuple[NetworkConfig, 
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         generator = build_generator(network)
+    with torch.no_grad():
+        for weight in generator.synthesis.parameters():
+            weight.mul_(contrast)
     config = preset("tiny", 32).model_copy(update={"network": network})
     return network, save_checkpoint(None, generator, CheckpointMeta(config=config, kimg=kimg, minutes=0.1))
 
@@ -99,7 +112,8 @@ def tiny_checkpoint(seed: int, kimg: float, width: int) -> tuple[NetworkConfig, 
 @contextmanager
 def running_app(settings: Settings) -> Iterator[RunningApp]:
     """The application under uvicorn in a thread, on a free port of loopback, whatever the settings' host says."""
-    config = uvicorn.Config(create_app(settings), host="127.0.0.1", port=0, log_level="warning", lifespan="on")
+    config = server_config(settings)
+    config.host, config.port, config.lifespan = "127.0.0.1", 0, "on"
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
@@ -155,3 +169,9 @@ def client(app: RunningApp) -> Iterator[httpx.Client]:
 def start_app() -> Callable[[Settings], AbstractContextManager[RunningApp]]:
     """For tests that need an application with settings of their own."""
     return running_app
+
+
+@pytest.fixture(scope="session", name="publish_tiny")
+def publish_tiny_fixture() -> Callable[..., str]:
+    """For tests that need a model without an application."""
+    return publish_tiny

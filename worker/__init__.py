@@ -1,1 +1,1 @@
-"""The RQ worker: dataset preparation, training and, later, long renders."""
+"""The RQ worker: dataset preparation, training and long drawing."""

@@ -1,5 +1,6 @@
-"""`python -m worker QUEUE`: one worker process on one queue, `prepare` or `train`."""
+"""`python -m worker QUEUE`: one worker process on one queue: prepare, train, render or project."""
 
+import importlib
 import os
 import sys
 
@@ -19,6 +20,9 @@ GOMP_SPINCOUNT = "3000"
 # Where NVIDIA's MPS runs the processes of a GPU side by side: below the normal priority, which is that of drawing.
 # Without MPS nobody reads it. https://docs.nvidia.com/deploy/mps
 CUDA_MPS_CLIENT_PRIORITY = "1"
+# What a queue's horses would each import, some seconds long: done once here, before the first fork, so that a loop of a
+# second takes a second. It costs memory while the worker is idle; trainings and projections are long, and wait for it.
+IMPORTED_BEFORE = {"render": ("worker.rendering.films", "worker.rendering.bulk", "worker.rendering.sheets")}
 WORKER_TTL_SECONDS = 60  # an idle worker returns to Redis this often: bounds how long a lost wake-up can last
 
 
@@ -42,6 +46,8 @@ def main() -> int:
             serializer=JSONSerializer,
             worker_ttl=WORKER_TTL_SECONDS,
         )
+        for module in IMPORTED_BEFORE.get(sys.argv[1], ()):
+            importlib.import_module(module)
         worker.work(logging_level="WARNING")
     except GanvasError as error:
         sys.stderr.write(f"ganvas worker: {error.message}\n")

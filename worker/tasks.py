@@ -1,5 +1,6 @@
 """The tasks a worker runs, by name from the queue: record -> work -> record."""
 
+import importlib
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -26,6 +27,18 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 ITEM_PROGRESS_SECONDS: Final = 1.0
+# What draws each kind of render or projection: a module with draw(workshop, claim), which ends the job, or raises
+# engine.Stopped with nothing left behind. Imported when it is asked for, as most of it is heavy.
+DRAWINGS: Final = {
+    "loop": "worker.rendering.films",
+    "walk": "worker.rendering.films",
+    "growth": "worker.rendering.films",
+    "grid": "worker.rendering.sheets",
+    "batch": "worker.rendering.bulk",
+    "directions": "worker.rendering.finding",
+    "blend": "worker.rendering.blending",
+    "projection": "worker.rendering.projections",
+}
 
 
 @dataclass(frozen=True)
@@ -45,6 +58,16 @@ def prepare(job_id: str) -> None:
 def train(job_id: str) -> None:
     """Train a model on a ready dataset, from the job's last saved state where there is one."""
     _run(job_id, _train)
+
+
+def render(job_id: str) -> None:
+    """Draw something long: a film, a sheet, and what else DRAWINGS names."""
+    _run(job_id, _draw)
+
+
+def project(job_id: str) -> None:
+    """Find a picture in the latent space of a model."""
+    _run(job_id, _draw)
 
 
 def calibrate() -> None:
@@ -197,6 +220,16 @@ def end_training(claim: jobs.Claim, ending: "Ending | None") -> None:
         _end_stopped(claim, "Canceled; the last checkpoint is kept.")
     else:
         claim.finish("succeeded", message=ending.message, result=dict(ending.result))
+
+
+def _draw(workshop: Workshop, claim: jobs.Claim) -> None:
+    from worker.rendering.engine import Stopped
+
+    drawing = importlib.import_module(DRAWINGS[claim.request["kind"]])
+    try:
+        drawing.draw(workshop, claim)
+    except Stopped:
+        _end_stopped(claim, "Canceled.")
 
 
 def _calibrate(settings: Settings, db: Database) -> None:

@@ -18,6 +18,8 @@ KEY_TRUSTED_SECONDS: Final = 30.0  # so long a revoked key may go on; a picture 
 # Probes carry no keys, and the documentation holds nothing of this studio's own.
 OPEN_PATHS: Final = frozenset({"/livez", "/readyz", "/docs", "/v1/openapi.json"})
 EVERY_SCOPE: Final = frozenset(keys.SCOPES)
+SUBPROTOCOL: Final = "ganvas"  # of websockets
+KEY_SUBPROTOCOL: Final = "key."  # and the key: of all headers, this is the only one that a page can set on a websocket
 
 
 class Gate:
@@ -36,10 +38,10 @@ class Gate:
         if self._loopback:
             self._check_names(headers)
             return EVERY_SCOPE
-        scheme, _, key = headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not key.strip():
+        key = _key(headers)
+        if not key:
             raise NotAuthenticated("Send an API key as `Authorization: Bearer gnv_...`.")
-        return await self._scopes(key.strip())
+        return await self._scopes(key)
 
     def _check_names(self, headers: Headers) -> None:
         """A page of another site that a browser here has open can send requests too: its names give it away."""
@@ -62,6 +64,16 @@ class Gate:
         with self._db.read() as session:
             scopes = frozenset(keys.check(session, key).scopes)
         return EVERY_SCOPE if "admin" in scopes else scopes
+
+
+def _key(headers: Headers) -> str:
+    """The key that came; "" without one."""
+    scheme, _, key = headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return key.strip()
+    offered = [name.strip() for name in headers.get("sec-websocket-protocol", "").split(",")]
+    keys_ = (name.removeprefix(KEY_SUBPROTOCOL) for name in offered if name.startswith(KEY_SUBPROTOCOL))
+    return next(keys_, "")
 
 
 def _hostname(url: str) -> str | None:

@@ -1,11 +1,11 @@
 """What routes need, as Annotated dependencies: a signature says all of it."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from fastapi import Depends, Query
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 
 from app.api.access import Gate
 from app.api.directory import ModelDirectory
@@ -16,6 +16,7 @@ from app.core.errors import NotAllowed
 from app.core.queue import Dispatcher
 from app.core.settings import Settings
 from app.core.storage import Storage
+from app.serving.live import Stage
 from app.serving.service import Painter
 
 KeyScope = Literal["generate", "train", "admin"]
@@ -30,14 +31,15 @@ class Services:
     storage: Storage
     dispatcher: Dispatcher
     painter: Painter
+    stage: Stage
     directory: ModelDirectory
     gate: Gate
     metrics: Metrics
 
 
-def services_of(request: Request) -> Services:
+def services_of(connection: HTTPConnection) -> Services:
     """What the application that got this request holds."""
-    services: Services = request.app.state.services
+    services: Services = connection.app.state.services
     return services
 
 
@@ -53,10 +55,16 @@ async def _paging(
     return Paging(limit, after, order)
 
 
-def require(request: Request, scope: KeyScope) -> None:
+def require(connection: HTTPConnection, scope: KeyScope) -> None:
     """NotAllowed where the key of this request lacks the scope; on loopback everybody has every scope."""
-    if scope not in request.scope["ganvas.scopes"]:
+    if scope not in connection.scope["ganvas.scopes"]:
         raise NotAllowed(f"This key lacks the scope {scope!r}.")
+
+
+def require_one(connection: HTTPConnection, scopes: Sequence[KeyScope]) -> None:
+    """NotAllowed where the key of this request has none of these scopes."""
+    if not set(scopes) & connection.scope["ganvas.scopes"]:
+        raise NotAllowed(f"This key lacks the scope {' or '.join(repr(scope) for scope in scopes)}.")
 
 
 def allowed(scope: KeyScope) -> Callable[[Request], Awaitable[None]]:

@@ -2,12 +2,14 @@
 
 import asyncio
 import time
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
-from app.core import catalogue
+from app.core import carrying, catalogue, directions, latents
 from app.core.catalogue import Resolved
 from app.core.db import Database
+from app.core.directions import Standing
 from app.core.errors import GanvasError, NotFound
 from app.core.records import Model
 from app.core.settings import Settings
@@ -15,6 +17,7 @@ from app.serving.runtime import Runtime
 
 REMEMBERED_SECONDS: Final = 1.0  # so long a picture may still come from the checkpoint before the newest
 REMEMBERED_NAMES: Final = 1024
+REMEMBERED_LATENTS: Final = 16_384
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,7 @@ class Served:
     labels: tuple[str, ...]
     vocabulary: tuple[str, ...]
     runtime: Runtime  # what it is painted on here
+    directions: Mapping[str, Standing] = field(default_factory=dict, hash=False)  # by name, in the artist's order
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,7 @@ class ModelDirectory:
         self._db = db
         self._runtime = runtime
         self._answers: dict[str, _Answer] = {}
+        self._latents: set[str] = set()  # some of those that are listed
 
     async def resolve(self, reference: str | None) -> Served:
         """The weights meant by a reference; None or "" is the default model. NotFound where there are none."""
@@ -63,8 +68,28 @@ class ModelDirectory:
             raise
 
     def forget(self) -> None:
-        """Look everything up again: a model was promoted or deleted here."""
+        """Look everything up again: a model was promoted or deleted here, or its directions were changed."""
         self._answers.clear()
+
+    async def require_latents(self, names: Collection[str], param: str = "recipe") -> None:
+        """NotFound unless all these stored latents are listed, by sha256; what is listed once is listed for good."""
+        unknown = set(names) - self._latents
+        if unknown:
+            await asyncio.to_thread(self._look_up_latents, unknown, param)
+            if len(self._latents) + len(unknown) > REMEMBERED_LATENTS:
+                self._latents.clear()
+            self._latents |= unknown
+
+    async def directions_now(self, served: Served) -> Mapping[str, Standing]:
+        """How directions stand in these weights, not as it is remembered."""
+        standing = await asyncio.to_thread(self._look_up_directions, served)
+        if standing != served.directions:
+            self.forget()
+        return standing
+
+    async def carry(self, served: Served) -> None:
+        """Have the directions carried over to this checkpoint that nobody has looked for there."""
+        await asyncio.to_thread(self._carry, served)
 
     def _ask(self, name: str) -> _Answer:
         if len(self._answers) >= REMEMBERED_NAMES:
@@ -85,10 +110,23 @@ class ModelDirectory:
                     raise NotFound(message, code="model_not_found", param="model")
                 name = newest.name
             found = catalogue.resolve(session, name)
-            return _served(found, self._runtime)
+            standing = directions.standings(session, found.model.name, found.checkpoint.sha256)
+            return _served(found, self._runtime, standing)
+
+    def _look_up_latents(self, names: Collection[str], param: str) -> None:
+        with self._db.read() as session:
+            latents.require(session, names, param)
+
+    def _look_up_directions(self, served: Served) -> Mapping[str, Standing]:
+        with self._db.read() as session:
+            return directions.standings(session, served.model, served.checkpoint)
+
+    def _carry(self, served: Served) -> None:
+        with self._db.begin() as session:
+            carrying.want(session, served.model, served.checkpoint)
 
 
-def _served(found: Resolved, runtime: Runtime) -> Served:
+def _served(found: Resolved, runtime: Runtime, standing: Mapping[str, Standing]) -> Served:
     return Served(
         model=found.model.name,
         checkpoint=found.checkpoint.sha256,
@@ -98,4 +136,5 @@ def _served(found: Resolved, runtime: Runtime) -> Served:
         labels=tuple(found.model.labels),
         vocabulary=tuple(found.model.vocabulary),
         runtime=runtime,
+        directions=standing,
     )

@@ -4,19 +4,35 @@ import asyncio
 from collections.abc import Awaitable, Sequence
 from typing import Any, Final, TypeGuard, TypeVar
 
+from pydantic import ValidationError
 from starlette.requests import ClientDisconnect, Request
 
 from app.api.directory import Served
 from app.api.schemas.images import ImageQuery, ImagesIn, MixIn
 from app.core.errors import InvalidRequest
 from app.serving.batcher import TIMEOUT_SECONDS
-from app.serving.recipe import MAX_LAYERS, Mix, Recipe, parse_layers, parse_size, seeds_for
+from app.serving.point import MAX_LAYERS, Slider
+from app.serving.recipe import (
+    Mix,
+    Recipe,
+    parse_cross,
+    parse_layers,
+    parse_size,
+    parse_variations,
+    reason_of,
+    seeds_for,
+)
 from app.serving.service import Asker, FileKind, Painter
 from models.text import terms
 
 Result = TypeVar("Result")
 
 HASHED_SEED: Final = 0  # of a hashed prompt that came without a seed: the same prompt is the same picture
+UNUSED_SEED: Final = 0  # of a picture that starts from a latent or between two points
+SAID_BY_A_RECIPE: Final = (
+    *("model", "prompt", "label", "best_of", "seed", "seeds", "truncation_psi", "truncation_cutoff"),
+    *("sliders", "mix", "noise_mode", "size"),
+)
 LABELS_NAMED: Final = 20  # in a message
 
 
@@ -30,18 +46,30 @@ def seed_of(seed: int | None, prompt: str | None, served: Served) -> int | None:
     return HASHED_SEED if seed is None and has_text(prompt) and not served.conditional else seed
 
 
-def recipes_for(body: ImagesIn, served: Served) -> list[Recipe]:
-    """A recipe for each picture of a request, or for each candidate where the best of many is wanted."""
-    if body.sliders:
-        name = next(iter(body.sliders))
-        message = f"Model {served.model!r} has no direction {name!r}: it has no named directions. Leave sliders out."
-        raise InvalidRequest(message, code="direction_not_found", param="sliders")
-    if body.keep:
-        message = "Artworks are not kept in this version; leave keep out. A picture's url or recipe draws it again."
-        raise InvalidRequest(message, code="keep_unavailable", param="keep")
+def seed_of_query(query: ImageQuery, served: Served) -> int | None:
+    """The same of a URL. What starts in a seed's place needs none."""
+    if query.seed is None and (query.latent or query.cross):
+        return UNUSED_SEED
+    return seed_of(query.seed, query.prompt, served)
+
+
+def require_recipe_alone(body: ImagesIn) -> None:
+    """InvalidRequest where a body says by itself what its recipe says."""
+    for name in SAID_BY_A_RECIPE:
+        if getattr(body, name) not in (None, "", {}):
+            raise InvalidRequest(f"The recipe says all about its picture; leave {name} out.", param=name)
+    if body.n not in (None, 1):
+        raise InvalidRequest(f"n is {body.n}, and one recipe is one picture; leave n out.", param="n")
+
+
+def recipes_for(body: ImagesIn, served: Served, sliders: tuple[Slider, ...] = ()) -> list[Recipe]:
+    """A recipe for each picture of a request, or for each candidate where the best of many is wanted.
+
+    sliders: what the body's mean in these weights, see sliding.py.
+    """
     n = body.n or 1
     seeds = seeds_for(seed_of(body.seed, body.prompt, served), body.seeds, _candidates(body, n))
-    base = _recipe(
+    base = recipe_of(
         served,
         seed=seeds[0],
         psi=0.7 if body.truncation_psi is None else body.truncation_psi,
@@ -50,7 +78,8 @@ def recipes_for(body: ImagesIn, served: Served) -> list[Recipe]:
         size=body.size,
         label=body.label,
         prompt=body.prompt,
-        mix=_mix(body.mix),
+        mix=mix_of(body.mix),
+        sliders=sliders,
     )
     if body.best_of is not None and not base.text:
         message = "best_of ranks by a text: give a prompt or a label, to a model that was trained with some."
@@ -69,14 +98,14 @@ def _candidates(body: ImagesIn, n: int) -> int:
     return body.best_of
 
 
-def recipe_of_query(query: ImageQuery, served: Served, seed: int) -> Recipe:
-    """The recipe that a picture's URL means."""
+def recipe_of_query(query: ImageQuery, served: Served, seed: int, sliders: tuple[Slider, ...] = ()) -> Recipe:
+    """The recipe that a picture's URL means; sliders: what the query's mean in these weights, see sliding.py."""
     if (query.mix_seed is None) != (query.mix_layers is None):
         raise InvalidRequest("mix_seed and mix_layers go together.", param="mix_layers")
     mix = None
     if query.mix_seed is not None and query.mix_layers is not None:
-        mix = _mix(MixIn(seed=query.mix_seed, layers=query.mix_layers))
-    return _recipe(
+        mix = mix_of(MixIn(seed=query.mix_seed, layers=query.mix_layers))
+    return recipe_of(
         served,
         seed=seed,
         psi=query.psi,
@@ -86,10 +115,14 @@ def recipe_of_query(query: ImageQuery, served: Served, seed: int) -> Recipe:
         label=query.label,
         prompt=query.prompt,
         mix=mix,
+        latent=query.latent,
+        cross=None if query.cross is None else parse_cross(query.cross),
+        variations=() if query.variations is None else parse_variations(query.variations),
+        sliders=sliders,
     )
 
 
-def _recipe(
+def recipe_of(
     served: Served,
     *,
     seed: int,
@@ -100,23 +133,29 @@ def _recipe(
     label: str | None,
     prompt: str | None,
     mix: Mix | None,
+    **steps: Any,
 ) -> Recipe:
+    """steps: what of a recipe no seed says."""
     prompt = prompt if has_text(prompt) else None
-    return Recipe(
-        model=served.model,
-        checkpoint=served.checkpoint,
-        seed=seed,
-        truncation_psi=psi,
-        truncation_cutoff=cutoff,
-        noise_mode=noise_mode,
-        size=parse_size(size, (served.resolution, served.resolution)),
-        label=_label(label, served),
-        prompt=prompt,
-        prompt_mode=None if prompt is None or served.conditional else "hashed",
-        mix=mix,
-        device=served.runtime.device,
-        dtype=served.runtime.dtype,
-    )
+    fields = {
+        "model": served.model,
+        "checkpoint": served.checkpoint,
+        "seed": seed,
+        "truncation_psi": psi,
+        "truncation_cutoff": cutoff,
+        "noise_mode": noise_mode,
+        "size": parse_size(size, (served.resolution, served.resolution)),
+        "label": _label(label, served),
+        "prompt": prompt,
+        "prompt_mode": None if prompt is None or served.conditional else "hashed",
+        "mix": mix,
+        "device": served.runtime.device,
+        "dtype": served.runtime.dtype,
+    }
+    try:
+        return Recipe(**fields, **steps)
+    except ValidationError as error:  # of what each part may say, all of them together do not
+        raise InvalidRequest(reason_of(error), param="recipe") from error
 
 
 def _label(label: str | None, served: Served) -> str | None:
@@ -141,7 +180,8 @@ def told(served: Served, recipe: Recipe) -> dict[str, Any]:
     return {"matched_terms": matched, "unknown_terms": unknown}
 
 
-def _mix(mix: MixIn | None) -> Mix | None:
+def mix_of(mix: MixIn | None) -> Mix | None:
+    """Style mixing, as a recipe says it. Raises InvalidRequest."""
     if mix is None:
         return None
     layers = parse_layers(mix.layers if isinstance(mix.layers, str) else ",".join(map(str, mix.layers)))

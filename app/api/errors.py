@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -22,9 +23,11 @@ from app.core.errors import (
     NotFound,
     TooLarge,
     Unavailable,
+    Underway,
 )
 
 PROBLEM_TYPE: Final = "application/problem+json"
+UNDERWAY_RETRY_SECONDS: Final = 3
 UNAVAILABLE_RETRY_SECONDS: Final = 5  # as long as a database or a Redis takes to come back from a restart
 SHOWN_INPUT_CHARACTERS: Final = 80
 SHOWN_ERRORS: Final = 20
@@ -72,6 +75,8 @@ def answer(path: str, error: GanvasError) -> JSONResponse:
         headers["retry-after"] = str(max(1, math.ceil(error.retry_after)))
     elif isinstance(error, Unavailable):
         headers["retry-after"] = str(UNAVAILABLE_RETRY_SECONDS)
+    elif isinstance(error, Underway):
+        headers |= {"retry-after": str(UNDERWAY_RETRY_SECONDS), "x-should-retry": "true"}
     elif isinstance(error, Conflict):
         headers["x-should-retry"] = "false"  # OpenAI's clients would try a 409 again
     elif isinstance(error, NotAuthenticated):
@@ -84,6 +89,13 @@ def unreadable(path: str, error: RequestValidationError) -> JSONResponse:
     errors = [_readable(item) for item in error.errors()[:SHOWN_ERRORS]]
     first = errors[0]
     return problem(path, ANSWERS[InvalidRequest], first["message"], first["code"], param=first["param"], errors=errors)
+
+
+def invalid(error: ValidationError) -> InvalidRequest:
+    """The first thing that is wrong with what came, where that is not the body of a request."""
+    first = error.errors()[0]
+    readable = _readable({**first, "loc": ("message", *first["loc"])})
+    return InvalidRequest(readable["message"], code=readable["code"], param=readable["param"])
 
 
 def kind_of(error: GanvasError) -> Answer:

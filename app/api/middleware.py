@@ -21,9 +21,14 @@ _numbers = itertools.count(1)
 CLIENT_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{8,64}")
 JSON_BODY_MAX_BYTES: Final = 1024 * 1024
 UPLOAD_PATH: Final = "/v1/datasets"
+SERVED: Final = frozenset({"http", "websocket"})
+ANSWERS: Final = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
 PROCESS_ID: Final = secrets.token_hex(8)  # opens every id that is given here
 MULTIPART_OVERHEAD_BYTES: Final = 16 * 1024 * 1024  # heads of 20,000 parts, beside the files themselves
-PICTURE_PATH: Final = "/v1/recipes/verify"
+PICTURE_PATH: Final = "/v1/images/variations"
+RENDER_PATH: Final = "/v1/renders"
+PROOF_PATH: Final = "/v1/recipes/verify"
+PROOF_MAX_BYTES: Final = 256 * 1024 * 1024  # the longest film that is proved, lossless, at half a byte a channel
 PICTURE_MAX_BYTES: Final = 16 * 1024 * 1024  # the largest picture as PNG, where every pixel is chance, is 12.6 MB
 
 
@@ -35,7 +40,7 @@ class RequestContext:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
-        if scope["type"] != "http":
+        if scope["type"] not in SERVED:
             await self.app(scope, receive, send)
             return
         started = time.perf_counter()
@@ -44,12 +49,15 @@ class RequestContext:
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
+            if message["type"] in ANSWERS:
+                status = message.get("status", 0)
                 message["headers"].append((b"x-request-id", request_id.encode()))
             await send(message)
 
         structlog.contextvars.bind_contextvars(request_id=request_id)  # every request has a context of its own
+        if scope["type"] == "websocket":  # it lasts as long as its user likes, and uvicorn closes what broke
+            await self.app(scope, receive, send_with_id)
+            return
         try:
             await self.app(scope, receive, send_with_id)
         except ClientDisconnect:
@@ -71,7 +79,7 @@ class Admission:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
-        if scope["type"] == "http":
+        if scope["type"] in SERVED:
             gate = scope["app"].state.services.gate
             try:
                 scope["ganvas.scopes"] = await gate.admit(scope["path"], Headers(scope=scope))
@@ -86,7 +94,12 @@ class BodyLimit:
 
     def __init__(self, app: ASGIApp, *, upload_max_bytes: int) -> None:
         self.app = app
-        self._limits = {UPLOAD_PATH: upload_max_bytes + MULTIPART_OVERHEAD_BYTES, PICTURE_PATH: PICTURE_MAX_BYTES}
+        self._limits = {
+            PICTURE_PATH: PICTURE_MAX_BYTES,
+            RENDER_PATH: PICTURE_MAX_BYTES,
+            PROOF_PATH: PROOF_MAX_BYTES,
+            UPLOAD_PATH: upload_max_bytes + MULTIPART_OVERHEAD_BYTES,
+        }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""

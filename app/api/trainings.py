@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from app.api.schemas.jobs import JobOut
 from app.api.schemas.training import BranchIn, Budget, TrainingIn
-from app.core import catalogue, datasets, jobs
+from app.core import catalogue, datasets, jobs, names
 from app.core.errors import CheckpointInvalid, InvalidRequest, JobStateConflict, NotFound
 from app.core.records import Dataset, Job
 from app.core.storage import Storage
@@ -66,7 +66,7 @@ def configure(wish: TrainingIn, dataset: Dataset, base: Base | None) -> TrainCon
 def submit(session: Session, request: dict[str, Any]) -> tuple[Job, JobOut]:
     """Queue a training inside the caller's transaction: the row to dispatch after it, and how it is shown."""
     datasets.require_ready(datasets.find(session, request["dataset"]))
-    catalogue.require_free(session, request["name"])
+    names.require_free(session, request["name"])
     job = jobs.submit(session, "train", request)
     return job, JobOut.of(job, jobs.position(session, job))
 
@@ -78,7 +78,7 @@ def branch_request(session: Session, job_id: str, wish: BranchIn) -> dict[str, A
         raise JobStateConflict(f"Job {job.id} is a {job.kind}; only a training can be branched.")
     own = TrainConfig.model_validate(job.request["config"])
     config = _with_budget(_changed(own, wish.changes), wish.budget, wish.seed)
-    request = {"dataset": job.request["dataset"], "name": catalogue.check_name(wish.name)}
+    request = {"dataset": job.request["dataset"], "name": names.check_name(wish.name)}
     if wish.checkpoint is not None:
         request |= {"base": _own_checkpoint(session, job, wish.checkpoint)}
     elif config.network != own.network:

@@ -1,16 +1,17 @@
 """The catalogue of models: which checkpoint a name means, and how a new checkpoint joins it."""
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Final
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from app.core import carrying
 from app.core.errors import Conflict, InvalidRequest, NotFound
 from app.core.records import Checkpoint, Job, Model
 
-MODEL_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 CHECKPOINT_PREFIX: Final = re.compile(r"[0-9a-f]{12,64}")
 
 
@@ -21,18 +22,6 @@ class Resolved:
     model: Model
     checkpoint: Checkpoint
     pinned: bool
-
-
-def check_name(name: str) -> str:
-    """The name, or InvalidRequest saying what a model may be called."""
-    if not MODEL_NAME.fullmatch(name):
-        raise InvalidRequest(
-            f"{name!r} cannot name a model: use 1-100 letters, digits, dots, dashes or underscores, "
-            "beginning with a letter or digit.",
-            code="model_name_invalid",
-            param="name",
-        )
-    return name
 
 
 def resolve(session: Session, reference: str) -> Resolved:
@@ -65,16 +54,20 @@ def find(session: Session, name: str) -> Model:
     return model
 
 
-def require_free(session: Session, name: str, *, for_job: str | None = None) -> str:
-    """The name, or Conflict where a model or an unfinished training has it that is not this job's own."""
-    unfinished = select(Job).where(Job.kind == "train", Job.status.in_(["queued", "running"]), Job.id != for_job)
-    model = session.get(Model, name)
-    owned = model is not None and for_job is not None and model.job_id == for_job
-    wanted = any(job.request.get("name") == name for job in session.scalars(unfinished))
-    if wanted or (model is not None and not owned):
-        message = f"A model named {name!r} exists already, or is being trained; choose another name."
-        raise Conflict(message, code="model_exists", param="name")
-    return name
+def model_of(session: Session, sha256: str, name: str, param: str = "checkpoint") -> Model:
+    """The model that has these weights, the one of this name where several have them; NotFound where none has."""
+    query = select(Model).join(Checkpoint, Checkpoint.model_name == Model.name).where(Checkpoint.sha256 == sha256)
+    models = {model.name: model for model in session.scalars(query.order_by(Model.created_at))}
+    if not models:
+        message = f"No weights here begin with {sha256[:12]}, those of {name!r}."
+        raise NotFound(message, code="checkpoint_not_found", param=param)
+    return models.get(name) or next(iter(models.values()))
+
+
+def weights(session: Session, sha256s: Collection[str]) -> set[tuple[str, str]]:
+    """Model and checkpoint of those of these weights that are here."""
+    query = select(Checkpoint.model_name, Checkpoint.sha256).where(Checkpoint.sha256.in_(sha256s))
+    return {(model, sha256) for model, sha256 in session.execute(query)}
 
 
 def newest(session: Session) -> Model | None:
@@ -127,16 +120,23 @@ def publish(
             )
         )
     if row.promoted is None or (promote and not row.chosen):
-        row.promoted = sha256
+        _mean(session, row, sha256)
     return row
 
 
 def promote(session: Session, name: str, prefix: str) -> Model:
     """Make a checkpoint what the bare name means, also against a training that still runs."""
     found = resolve(session, f"{name}@{prefix}")
-    found.model.promoted = found.checkpoint.sha256
+    _mean(session, found.model, found.checkpoint.sha256)
     found.model.chosen = True
     return found.model
+
+
+def _mean(session: Session, model: Model, sha256: str) -> None:
+    """Let the bare name mean this checkpoint, and its directions follow."""
+    model.promoted = sha256
+    session.flush()
+    carrying.want(session, model.name, sha256)
 
 
 def delete(session: Session, name: str) -> list[str]:

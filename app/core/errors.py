@@ -8,7 +8,8 @@ GanvasError
 ├── NotAllowed                 the key, Host or Origin does not permit this
 ├── NotFound                   the thing named does not exist
 ├── Conflict                   the thing exists in a state that forbids this
-│   └── JobStateConflict       a job cannot take that step from where it is
+│   ├── JobStateConflict       a job cannot take that step from where it is
+│   └── Underway               what it takes is in the making; ask again in a moment
 ├── TooLarge                   the body or file exceeds a limit
 ├── Busy                       come back later; carries retry_after seconds
 ├── Unavailable                a part we need is down
@@ -76,6 +77,12 @@ class JobStateConflict(Conflict):
     """A job cannot take that step from where it is."""
 
     code = "job_state_conflict"
+
+
+class Underway(Conflict):
+    """What it takes is in the making; ask again in a moment."""
+
+    code = "underway"
 
 
 class TooLarge(GanvasError):

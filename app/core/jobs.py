@@ -10,7 +10,7 @@ import structlog
 from sqlalchemy import CursorResult, Update, func, select, update
 from sqlalchemy.orm import Session
 
-from app.core import catalogue
+from app.core import names
 from app.core.db import Database, clock
 from app.core.errors import GanvasError, JobStateConflict, NotFound
 from app.core.records import Dataset, Job, JobEvent, new_id, utc_now
@@ -25,7 +25,7 @@ MESSAGE_CHARACTERS: Final = 500  # as the column has; an error's own message is 
 MAX_FRUITLESS_ATTEMPTS: Final = 3  # attempts that end without a newly saved state before the job is given up
 
 Status = Literal["queued", "running", "succeeded", "failed", "canceled"]
-Kind = Literal["prepare", "train"]
+Kind = Literal["prepare", "train", "render", "project"]
 
 NEXT: Final[dict[str, frozenset[str]]] = {
     "queued": frozenset({"running", "canceled", "failed"}),
@@ -94,7 +94,7 @@ def resume(session: Session, job_id: str) -> Job:
     if job.status not in {"canceled", "failed"}:
         raise JobStateConflict(f"Job {job.id} is {job.status}; only a canceled or failed job can be resumed.")
     if job.kind == "train":
-        catalogue.require_free(session, job.request["name"], for_job=job.id)
+        names.require_free(session, job.request["name"], for_job=job.id)
     _requeue(session, job, "Waiting to resume.")
     job.fruitless = 0
     return job
@@ -109,6 +109,18 @@ def keep_state(job: Job, sha256: str, kimg: float) -> str | None:
     job.state_kimg = kimg
     job.fruitless = 0
     return superseded if superseded not in {job.state_sha256, job.previous_state_sha256} else None
+
+
+def keep_part(job: Job, sha256: str) -> None:
+    """Let the next attempt begin behind this part of a drawing."""
+    job.parts = [*job.parts, sha256]
+    job.fruitless = 0
+
+
+def keep_preview(job: Job, sha256: str) -> str | None:
+    """Show this picture of a drawing in the making; the one before it, which nobody needs any longer."""
+    superseded, job.preview_sha256 = job.preview_sha256, sha256
+    return superseded if superseded != sha256 else None
 
 
 def state_in_use(session: Session, sha256: str) -> bool:

@@ -19,7 +19,12 @@ from app.core.records import Job
 log = structlog.get_logger(__name__)
 
 # The only functions a worker will run, by the kind of job. RQ would import any dotted name that Redis holds.
-TASKS: Final = {"prepare": "worker.tasks.prepare", "train": "worker.tasks.train"}
+TASKS: Final = {
+    "prepare": "worker.tasks.prepare",
+    "train": "worker.tasks.train",
+    "render": "worker.tasks.render",
+    "project": "worker.tasks.project",
+}
 # Measures how fast trainings run; with the preparations, for the queue of trainings may be taken for hours.
 CALIBRATE: Final = "worker.tasks.calibrate"
 CALIBRATE_QUEUE: Final = "prepare"

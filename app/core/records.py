@@ -1,10 +1,23 @@
-"""The rows: datasets, jobs and their events, models and their checkpoints, measured speeds, API keys."""
+"""The rows: datasets, jobs, models with checkpoints and directions, latents, artworks, measured speeds, API keys."""
 
 import secrets
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Float, ForeignKey, Index, Integer, String, TypeDecorator
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    Dialect,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    String,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
@@ -91,6 +104,8 @@ class Job(Record):
     state_sha256: Mapped[str | None] = mapped_column(String(64))  # what the next attempt starts from
     previous_state_sha256: Mapped[str | None] = mapped_column(String(64))  # where the newest cannot be read
     state_kimg: Mapped[float | None]
+    preview_sha256: Mapped[str | None] = mapped_column(String(64))  # the latest picture of a drawing in the making
+    parts: Mapped[list[str]] = mapped_column(default=list)  # sha256 of what is finished of it, in order
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
@@ -129,6 +144,7 @@ class Model(Record):
     promoted: Mapped[str | None] = mapped_column(String(64))
     chosen: Mapped[bool] = mapped_column(default=False)  # by the artist: training no longer promotes
     license: Mapped[str | None] = mapped_column(String(200))
+    parents: Mapped[list[str]] = mapped_column(default=list)  # name@sha256 of the weights it was blended of
     owned_by: Mapped[str] = mapped_column(String(100), default="you")
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
 
@@ -147,6 +163,100 @@ class Checkpoint(Record):
     metrics: Mapped[dict[str, Any]] = mapped_column(default=dict)
     sheet_sha256: Mapped[str | None] = mapped_column(String(64))
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class Latent(Record):
+    """A stored w, or a step in w: float32 [num_ws, w_dim], little-endian, named by the sha256 of these bytes."""
+
+    __tablename__ = "latents"
+
+    sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
+    num_ws: Mapped[int]
+    w_dim: Mapped[int]
+    job_id: Mapped[str | None] = mapped_column(String(40))  # that found it
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class Direction(Record):
+    """A way to change a model's pictures, named and scaled by the artist; each checkpoint has its own vector."""
+
+    __tablename__ = "directions"
+    __table_args__ = (UniqueConstraint("model_name", "name"),)
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    model_name: Mapped[str] = mapped_column(ForeignKey("models.name", ondelete="CASCADE"))
+    name: Mapped[str] = mapped_column(String(60))
+    method: Mapped[str] = mapped_column(String(20))  # sefa or pca
+    layers: Mapped[list[int] | None] = mapped_column(JSON(none_as_null=True))  # of w that it changes; null: all
+    position: Mapped[int] = mapped_column(default=0)  # in the artist's order
+    scale: Mapped[float] = mapped_column(default=1.0)  # standard deviations of w that an amount of 1 goes
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class DirectionVector(Record):
+    """Where a direction leads in the w of one checkpoint: found there, carried over from another, or lost."""
+
+    __tablename__ = "direction_vectors"
+
+    direction_id: Mapped[str] = mapped_column(ForeignKey("directions.id", ondelete="CASCADE"), primary_key=True)
+    checkpoint: Mapped[str] = mapped_column(String(64), primary_key=True)
+    vector_sha256: Mapped[str | None] = mapped_column(String(64))  # latent of one standard deviation; null: lost
+    offset_sha256: Mapped[str | None] = mapped_column(String(64))  # the same at the direction's scale
+    share: Mapped[float | None]  # of the variance of w; null: carried over
+    score: Mapped[float | None]  # how alike pictures change there and where it came from, to 1; null: found here
+    carried_from: Mapped[str | None] = mapped_column(String(64))  # checkpoint
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class Artwork(Record):
+    """A kept picture, sheet or film: its file and its recipe, which outlive the model."""
+
+    __tablename__ = "artworks"
+    __table_args__ = (
+        Index("artworks_by_time", "created_at", "id"),
+        Index("artworks_by_point", "point_hash"),
+        Index("artworks_by_model", "model", "created_at"),
+    )
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(20))  # picture, sheet or film
+    title: Mapped[str] = mapped_column(String(200), default="")
+    starred: Mapped[bool] = mapped_column(default=False)
+    model: Mapped[str] = mapped_column(String(200))  # as it was called; it may be gone
+    checkpoint: Mapped[str] = mapped_column(String(64))
+    recipe: Mapped[dict[str, Any]]
+    recipe_hash: Mapped[str] = mapped_column(String(64))
+    point_hash: Mapped[str | None] = mapped_column(String(64))  # of what a picture shows, whatever its size
+    text: Mapped[str] = mapped_column(Text, default="")  # title, tags, prompt and label in lower case, to be found by
+    relation: Mapped[str | None] = mapped_column(String(20))  # to its parents: variation, child, mix ...
+    job_id: Mapped[str | None] = mapped_column(String(40))  # that drew it
+    file_sha256: Mapped[str] = mapped_column(String(64))
+    media_type: Mapped[str] = mapped_column(String(100))
+    width: Mapped[int]
+    height: Mapped[int]
+    bytes: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class ArtworkTag(Record):
+    """A word the artist put on an artwork."""
+
+    __tablename__ = "artwork_tags"
+    __table_args__ = (Index("artwork_tags_by_tag", "tag"),)
+
+    artwork_id: Mapped[str] = mapped_column(ForeignKey("artworks.id", ondelete="CASCADE"), primary_key=True)
+    tag: Mapped[str] = mapped_column(String(60), primary_key=True)
+
+
+class ArtworkParent(Record):
+    """What an artwork was made of, its parents first and then theirs; each may be kept later, or never."""
+
+    __tablename__ = "artwork_parents"
+    __table_args__ = (Index("artwork_parents_by_point", "point_hash"),)
+
+    artwork_id: Mapped[str] = mapped_column(ForeignKey("artworks.id", ondelete="CASCADE"), primary_key=True)
+    position: Mapped[int] = mapped_column(primary_key=True)
+    point_hash: Mapped[str] = mapped_column(String(64))
 
 
 class Calibration(Record):

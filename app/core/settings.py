@@ -57,6 +57,9 @@ class Settings(BaseSettings):
     )
     max_upload_mib: int = Field(2048, ge=1, description="Largest accepted upload of artwork, in MiB.")
     max_waiting_pictures: int = Field(1024, ge=1, description="Pictures that may wait for the device; more gets 429.")
+    max_live_viewers: int = Field(
+        256, ge=1, description="Live connections at once, to perform or to watch; more are turned away."
+    )
     max_batch: int = Field(32, ge=1, le=256, description="Most pictures in one forward pass.")
     model_memory_mib: int = Field(
         2048, ge=16, description="Memory for loaded checkpoints, in MiB; the oldest leave first."

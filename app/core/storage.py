@@ -38,7 +38,7 @@ class Storage:
 
     def put(self, data: bytes | Path) -> str:
         """Keep these bytes (or a copy of this file) and return their sha256; durable when it returns."""
-        with _disk(), self.scratch() as place:
+        with self.scratch() as place:
             digest = _write(place, [data] if isinstance(data, bytes) else _chunks(data))
             return self._publish(place, digest)
 
@@ -118,11 +118,13 @@ class Storage:
 
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
-        """A path on the same file system for a file in the making; whatever is left there is removed."""
+        """A path on the same file system for a file in the making; whatever is left there is removed. Unavailable where
+        the disk is full."""
         place = self.root / "tmp" / secrets.token_hex(12)
         place.parent.mkdir(exist_ok=True)
         try:
-            yield place
+            with _disk():
+                yield place
         finally:
             _remove(place)
 

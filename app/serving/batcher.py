@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import zip_longest
 from math import ceil
 from threading import Condition, Thread
 from time import perf_counter
@@ -11,8 +12,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
-from app.core.errors import Busy, InvalidRequest, Unavailable
+from app.core.errors import Busy, GanvasError, Unavailable
 from app.serving.line import Finish, Line, Ticket
 from app.serving.loader import Loader
 from app.serving.meters import Meters
@@ -105,15 +107,19 @@ class Batcher:
         *,
         caller: str = "",
         timeout: float = TIMEOUT_SECONDS,
+        ws: Sequence[Tensor] = (),
     ) -> list[Any]:
         """What finish makes of each picture, in order; finish runs in another thread.
 
+        ws: what is painted in place of the recipes' own points, [num_ws, w_dim] each; on the device of the loader.
         caller: who shares a turn; timeout: seconds until the pass must have begun, Unavailable where it has not.
         All pictures get a place or none: Busy where the places are taken. Cancelled ones are dropped before their pass.
         """
         self._admit(len(recipes))
         now = perf_counter()
-        tickets = [Ticket(recipe, finish, self._loop.create_future(), caller, now) for recipe in recipes]
+        tickets = [
+            Ticket(recipe, finish, self._loop.create_future(), caller, now, w) for recipe, w in zip_longest(recipes, ws)
+        ]
         self.stats.waiting += len(tickets)
         expiry = self._loop.call_later(timeout, self._expire, tickets, timeout)
         try:
@@ -247,14 +253,14 @@ class Batcher:
             try:
                 generator.check(ticket.recipe)
                 fitting.append(ticket)
-            except InvalidRequest as error:
+            except GanvasError as error:  # what is stored for it may be out of reach
                 self._hand_back([(ticket, error)])
         return fitting
 
     def _pass(self, generator: LoadedGenerator, weights: Weights, tickets: Sequence[Ticket]) -> None:
         """One forward pass, and files made of it."""
         started = perf_counter()
-        pictures = generator.render([ticket.recipe for ticket in tickets])
+        pictures = generator.render([ticket.painted for ticket in tickets])
         self._count(weights, tickets, started)
         for first in range(0, len(tickets), FINISH_TOGETHER):
             group = tickets[first : first + FINISH_TOGETHER], pictures[first : first + FINISH_TOGETHER]

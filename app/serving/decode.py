@@ -40,6 +40,7 @@ JPEG_COLOURS: Final = frozenset({0xE0, 0xEE})  # JFIF and Adobe say which colour
 JPEG_PARTS: Final = JPEG_METADATA | JPEG_COLOURS | {JPEG_HUFFMAN, JPEG_RESTART}
 JPEG_CHANNELS: Final = 3
 
+WEBP_FRAMES: Final = frozenset({b"VP8 ", b"VP8L"})
 WEBP_MOVING: Final = frozenset({b"ANIM", b"ANMF"})
 
 Part = tuple[Any, int, int]  # its kind, and where it starts and ends in the file
@@ -53,6 +54,11 @@ class Essence:
     size: tuple[int, int]  # width, height
     file: bytes  # a file of its own
     coding: bytes = b""  # of JPEG its quantisation tables, of WebP its quantisers; neither rises with the quality
+
+    @property
+    def lossless(self) -> bool:
+        """Whether its pixels are those that were saved."""
+        return not self.coding
 
 
 def essence(data: bytes) -> Essence:
@@ -149,13 +155,17 @@ def _webp(data: bytes) -> Essence:
     for kind, start, end in _whole(data, _webp_parts(data)):
         if kind in WEBP_MOVING:
             raise _unreadable("it is animated")
-        if kind == b"VP8 ":
+        if kind in WEBP_FRAMES:
             frames.append(data[start:end])
-    size = vp8.frame_size(frames[0][8:]) if len(frames) == 1 else None
+    if len(frames) != 1:
+        raise _unreadable("it has no picture, or several")
+    (frame,) = frames
+    lossy = frame.startswith(b"VP8 ")
+    size = vp8.frame_size(frame[8:]) if lossy else vp8.lossless_size(frame[8:])
     if size is None:
-        raise _unreadable("it is no lossy WebP, which ours are")
-    file = struct.pack("<4sI4s", b"RIFF", 4 + len(frames[0]), b"WEBP") + frames[0]
-    return Essence("webp", size, file, bytes(vp8.quantisers(frames[0][8:])))
+        raise _unreadable("it is damaged")
+    file = struct.pack("<4sI4s", b"RIFF", 4 + len(frame), b"WEBP") + frame
+    return Essence("webp", size, file, bytes(vp8.quantisers(frame[8:])) if lossy else b"")
 
 
 def _webp_parts(data: bytes) -> Iterator[Part]:

@@ -2,14 +2,18 @@
 
 import io
 import struct
+from collections.abc import Mapping
 from functools import lru_cache
+from mmap import mmap
+from typing import Any
 
 import numpy as np
 from isal import isal_zlib
 from numpy.typing import NDArray
 from PIL import Image
-from pydantic import ValidationError
 
+from app.serving.film import AnyRecipe, FilmRecipe, read_canonical
+from app.serving.films.finding import read_recipe_text
 from app.serving.recipe import MetadataLevel, OutputFormat, Recipe
 
 Pixels = NDArray[np.uint8]  # [H, W, C]
@@ -17,9 +21,8 @@ Pixels = NDArray[np.uint8]  # [H, W, C]
 MEDIA_TYPES: dict[OutputFormat, str] = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
 DEFAULT_QUALITY = 92  # of JPEG and WebP: no blocks to be seen, a third of the bytes of 100
 WEBP_METHOD = 0  # of 0 to 6: a third to a half of the time of Pillow's 4, for a tenth more bytes (docs/adr/0010)
-MAX_RECIPE_BYTES = 32_768  # a recipe with the longest texts, escaped, is under 30 kB
-# The canonical form's first and last key: sorted, and with its quotes, which JSON escapes wherever else they stand.
-RECIPE_OPENS, RECIPE_ENDS = b'{"checkpoint":"', b'"version":1}'
+LOSSLESS_WEBP = 100  # the quality at which a WebP keeps every pixel; the next lower one loses some
+LOSSLESS_EFFORT = 0  # of 0 to 100: at this method more of it takes longer and saves nothing
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PNG_COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # channels -> grey, grey + alpha, RGB, RGBA
@@ -55,21 +58,29 @@ def encode(
     """The file of one picture, resampled to the recipe's size; on one kind of processor the same arguments give the
     same bytes, and a PNG the same pixels on any.
 
-    compression: quality of JPEG and WebP, 0-100; a PNG is lossless and ignores it.
+    compression: quality of JPEG and WebP, 0-100; a WebP of 100 is lossless, and a PNG always is and ignores it.
     metadata: minimal leaves the recipe out and keeps the mark of AI-made media.
     """
     pixels = resample(image, recipe.size)
     told = recipe if metadata == "full" else None
     if output_format == "png":
-        return _png(pixels, told)
-    options = {"quality": DEFAULT_QUALITY if compression is None else compression, "xmp": XMP}
-    if told is not None:
-        options["exif"] = _exif(told)
-    if output_format == "webp":
-        options["method"] = WEBP_METHOD
-    file = io.BytesIO()
-    _rgb(pixels).save(file, output_format, **options)
-    return file.getvalue()
+        return _png(pixels, {} if told is None else _texts(told))
+    return _by_pillow(pixels, output_format, compression, None if told is None else exif(told.canonical_json()))
+
+
+def marked_png(image: Pixels) -> bytes:
+    """A PNG of these very pixels, [H, W, C], that carries the mark of AI-made media alone."""
+    return _png(image, {})
+
+
+def marked(image: Pixels, output_format: OutputFormat, compression: int) -> bytes:
+    """The same in another format, as encode() has it."""
+    return _by_pillow(image, output_format, compression, None)
+
+
+def sheet_png(image: Pixels, film: FilmRecipe | None) -> bytes:
+    """A PNG of a whole sheet, [H, W, C], with its recipe and its line for galleries; None leaves both out."""
+    return _png(image, {} if film is None else _texts(film))
 
 
 def resample(image: Pixels, size: tuple[int, int]) -> Pixels:
@@ -92,9 +103,9 @@ def _rgb(image: Pixels) -> Image.Image:
     return picture if channels == 3 else picture.convert("RGB")
 
 
-def _exif(recipe: Recipe) -> bytes:
-    """The recipe as UserComment: what Pillow writes of it, in a twentieth of the time."""
-    comment = ASCII_COMMENT + recipe.canonical_json().encode()
+def exif(text: str) -> bytes:
+    """A recipe's canonical form as UserComment: what Pillow writes of it, in a twentieth of the time."""
+    comment = ASCII_COMMENT + text.encode()
     header, entry = 8, 18  # bytes; a directory of one entry, its count and the place of the next directory with it
     directories = EXIF_DIRECTORIES.pack(
         *(b"MM", 42, header),
@@ -104,7 +115,25 @@ def _exif(recipe: Recipe) -> bytes:
     return b"Exif\0\0" + directories + comment
 
 
-def _png(image: Pixels, recipe: Recipe | None) -> bytes:
+def _by_pillow(image: Pixels, output_format: OutputFormat, compression: int | None, recipe_exif: bytes | None) -> bytes:
+    """JPEG or WebP."""
+    options: dict[str, Any] = {"quality": DEFAULT_QUALITY if compression is None else compression, "xmp": XMP}
+    if recipe_exif is not None:
+        options["exif"] = recipe_exif
+    if output_format == "webp":
+        options["method"] = WEBP_METHOD
+        if compression == LOSSLESS_WEBP:
+            options |= {"lossless": True, "quality": LOSSLESS_EFFORT}
+    file = io.BytesIO()
+    _rgb(image).save(file, output_format, **options)
+    return file.getvalue()
+
+
+def _texts(recipe: AnyRecipe) -> dict[str, str]:
+    return {"ganvas": recipe.canonical_json(), "parameters": recipe.parameters_line()}
+
+
+def _png(image: Pixels, texts: Mapping[str, str]) -> bytes:
     """A PNG of one fixed filter: 6 to 10 times as quick as Pillow's quickest, in files of its size (docs/adr/0010)."""
     height, width, channels = image.shape
     rows = np.empty((height, 1 + width * channels), dtype=np.uint8)  # a filter byte opens each row
@@ -112,9 +141,7 @@ def _png(image: Pixels, recipe: Recipe | None) -> bytes:
     rows[:, 0] = UP_FILTER
     rows[0, 1:] = flat[0]
     np.subtract(flat[1:], flat[:-1], out=rows[1:, 1:])  # modulo 256
-    parts = [_opening(width, height, channels)]
-    if recipe is not None:
-        parts += _text("ganvas", recipe.canonical_json()), _text("parameters", recipe.parameters_line())
+    parts = [_opening(width, height, channels), *(_text(key, text) for key, text in texts.items())]
     return b"".join((*parts, MARK, *_chunk(b"IDAT", deflate(rows)), END))
 
 
@@ -148,17 +175,10 @@ MARK = b"".join(_chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + XMP))  # uncomp
 END = b"".join(_chunk(b"IEND", b""))
 
 
-def read_recipe(data: bytes) -> Recipe | None:
-    """The recipe inside one of our files; None for any other file.
+def read_recipe(data: bytes | mmap) -> AnyRecipe | None:
+    """The recipe inside one of our files, a picture or a film in any container; None for any other file.
 
-    The file is anyone's: it is searched for the canonical form, which no format alters, and nothing in it is parsed
-    until that is found.
+    The file is anyone's: it is searched for the canonical form, and nothing in it is parsed until that is found.
     """
-    start = data.find(RECIPE_OPENS)
-    end = data.find(RECIPE_ENDS, start, start + MAX_RECIPE_BYTES)
-    if start < 0 or end < 0:
-        return None
-    try:
-        return Recipe.model_validate_json(data[start : end + len(RECIPE_ENDS)])
-    except ValidationError:
-        return None
+    text = read_recipe_text(data)
+    return None if text is None else read_canonical(text)

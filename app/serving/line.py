@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from app.serving.paint import LoadedGenerator
 from app.serving.recipe import Recipe
@@ -24,7 +25,13 @@ class Ticket:
     future: asyncio.Future[Any]
     caller: str
     asked: float  # time.perf_counter()
+    w: Tensor | None = None  # [num_ws, w_dim], where not the recipe's own point is painted but this
     taken: bool = False  # into a pass: too late to leave the line
+
+    @property
+    def painted(self) -> Recipe | Tensor:
+        """What is painted."""
+        return self.recipe if self.w is None else self.w
 
 
 class Line:

@@ -124,6 +124,9 @@ class Loader:
     def _open(self) -> bool:
         return not self._closed.is_set() and threading.main_thread().is_alive()
 
+    def _stored(self, sha256: str) -> bytes:
+        return self.resolve(sha256).read_bytes()
+
     def _load(self, sha256: str, dtype: Dtype) -> LoadedGenerator:
         started = perf_counter()
         try:
@@ -137,7 +140,7 @@ class Loader:
             generator, dtype, meta.vocabulary, lambda recipes: paint(generator, recipes, meaning)
         )
         runtime = Runtime(self.runtime.device, dtype)
-        loaded = LoadedGenerator(sha256, generator, meta, runtime, capacity, meaning)
+        loaded = LoadedGenerator(sha256, generator, meta, runtime, capacity, meaning, self._stored)
         self._background.submit(capacity.extend, larger, self._open)
         self.meters.loaded(_label(sha256), perf_counter() - started)
         return loaded

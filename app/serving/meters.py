@@ -45,6 +45,7 @@ class Meters:
             buckets=LOAD_BUCKETS,
             registry=self.registry,
         )
+        self._frames = Counter("ganvas_live_frames", "Frames given to live viewers.", registry=self.registry)
         self._hits = Counter("ganvas_cache_hits", "Pictures answered from the cache.", registry=self.registry)
         self._misses = Counter("ganvas_cache_misses", "Pictures the cache did not hold.", registry=self.registry)
 
@@ -78,6 +79,10 @@ class Meters:
     def evicted(self, model: str) -> None:
         """A loaded checkpoint left the memory."""
         self._evictions[model].inc()
+
+    def shown(self) -> None:
+        """A live viewer was given a frame."""
+        self._frames.inc()
 
     def cache_hit(self) -> None:
         """A picture came from the cache."""

@@ -1,26 +1,32 @@
-"""From recipes to pixels: a generator that is ready to paint, and its forward pass.
+"""From points to pixels: a generator that is ready to paint, and its forward pass.
 
-What a recipe asks for becomes w in blocks of a fixed number of rows, so that a w has the same bits in whatever company
-it was calculated: no library ever sees another shape. Only the synthesis runs in batches of several sizes, all of which
-were seen to agree (see reproduce.py).
+A w has the same bits in whatever company it was placed (see placing.py), and the synthesis runs in batches of several
+sizes, all of which were seen to agree (see reproduce.py).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from app.core import latents
 from app.core.errors import InvalidRequest
 from app.serving.capacity import Capacity, held_bytes
 from app.serving.judge import Judge
-from app.serving.recipe import Recipe
+from app.serving.placing import Placed, Stored, map_z, place
+from app.serving.point import Point
 from app.serving.runtime import Runtime
-from app.serving.texts import Meanings, block_rows
+from app.serving.texts import Meanings
 from models.checkpoint import CheckpointMeta
-from models.latents.seeds import z_from_seeds
 from models.networks.generator import Generator
+
+STORED_LATENTS = 256  # of a generator, kept in memory; some kilobytes each
+
+
+def _nothing(name: str) -> bytes:
+    raise InvalidRequest(f"Latent {name[:12]} cannot be read here.", code="latent_not_found", param="recipe")
 
 
 class LoadedGenerator:
@@ -34,6 +40,7 @@ class LoadedGenerator:
         runtime: Runtime,
         capacity: Capacity,
         meaning: Meanings | None,
+        read: Callable[[str], bytes] = _nothing,
     ) -> None:
         self.sha256 = sha256
         self.generator = generator
@@ -43,6 +50,8 @@ class LoadedGenerator:
         self.meaning = meaning  # of texts; None where it knows none
         self.judge: Judge | None = None  # read when it is first asked for
         self._held_bytes = held_bytes(generator)
+        self._read = read  # a stored latent's bytes, by its sha256
+        self._stored: dict[str, Tensor] = {}
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -61,76 +70,96 @@ class LoadedGenerator:
         fitting = [size for size in self.sizes if size <= waiting]
         return fitting[-1] if fitting else waiting
 
-    def check(self, recipe: Recipe) -> None:
-        """Refuse, with InvalidRequest, a recipe that asks for what this generator has not got."""
-        num_ws = self.generator.num_ws
-        if recipe.mix is not None and max(recipe.mix.layers) >= num_ws:
-            layers = f"layers 0 to {num_ws - 1}" if num_ws > 1 else "layer 0 alone"
-            raise InvalidRequest(f"mix asks for layer {max(recipe.mix.layers)}; this model has {layers}.", param="mix")
-        if self.meaning is None and recipe.text:
-            raise InvalidRequest("These weights know no texts; leave prompt and label out.", param="prompt")
+    def check(self, point: Point) -> None:
+        """Refuse, with InvalidRequest, a point that asks for what this generator has not got."""
+        parts = [point] if point.cross is None else list(point.points())
+        for part in parts:
+            self._check_layers("mix", () if part.mix is None else part.mix.layers)
+            self._check_layers("cross", () if part.cross is None else part.cross.layers or ())
+            if self.meaning is None and part.text:
+                raise InvalidRequest("These weights know no texts; leave prompt and label out.", param="prompt")
+        for name in point.stored():
+            self.stored(name)
 
-    def render(self, recipes: Sequence[Recipe]) -> NDArray[np.uint8]:
-        """The pictures of recipes, uint8 [N, R, R, C], each as it would be alone."""
+    def _check_layers(self, field: str, layers: Sequence[int]) -> None:
+        num_ws = self.generator.num_ws
+        if layers and max(layers) >= num_ws:
+            has = f"layers 0 to {num_ws - 1}" if num_ws > 1 else "layer 0 alone"
+            raise InvalidRequest(f"{field} asks for layer {max(layers)}; this model has {has}.", param=field)
+
+    def render(self, shown: Sequence[Point | Tensor]) -> NDArray[np.uint8]:
+        """The pictures of points, or of places themselves, w [num_ws, w_dim]; uint8 [N, R, R, C], each as it would be
+        alone."""
+        points = [each for each in shown if isinstance(each, Point)]
+        if len(points) < len(shown):
+            placed = iter(self.place(points) if points else ())
+            return self.render_w(torch.stack([each if isinstance(each, Tensor) else next(placed) for each in shown]))
+        return self._in_passes(
+            len(points),
+            lambda part: paint(self.generator, points[part], self.meaning, self.stored, at_least=self.sizes[0]),
+        )
+
+    def render_w(self, w: Tensor) -> NDArray[np.uint8]:
+        """The pictures of w [N, num_ws, w_dim], uint8 [N, R, R, C]: those of the points that are placed there."""
+        with torch.inference_mode():
+            return self._in_passes(len(w), lambda part: _synthesis(self.generator, w[part], self.sizes[0]))
+
+    def _in_passes(self, count: int, pass_: Callable[[slice], Tensor]) -> NDArray[np.uint8]:
         pictures = []
         start = 0
-        while start < len(recipes):
-            size = self.batch_size(len(recipes) - start)
-            x = paint(self.generator, recipes[start : start + size], self.meaning, at_least=self.sizes[0])
-            pictures.append(_pixels(x)[:size])
+        while start < count:
+            size = self.batch_size(count - start)
+            pictures.append(_pixels(pass_(slice(start, start + size)))[:size])
             start += size
         return pictures[0] if len(pictures) == 1 else np.concatenate(pictures)
+
+    @torch.inference_mode()
+    def place(self, points: Sequence[Point]) -> Tensor:
+        """w of points, [N, num_ws, w_dim]."""
+        return place(self.generator, points, self.meaning, self.stored)[: len(points)]
+
+    @torch.inference_mode()
+    def map(self, z: NDArray[np.float32], told: Sequence[Point]) -> list[Placed]:
+        """Latents z [N, z_dim] to w before truncation, each told what a point is told; see placing.truncated."""
+        return map_z(self.generator, z, told, self.meaning)
+
+    def stored(self, name: str) -> Tensor:
+        """A stored latent, [num_ws, w_dim], by its sha256. Raises InvalidRequest for one of another model's shape."""
+        if name not in self._stored:
+            data = self._read(name)
+            numbers = latents.read(data, self.generator.num_ws, self.generator.w_dim)
+            if numbers is None or not np.isfinite(numbers).all():
+                shape = f"{self.generator.num_ws} x {self.generator.w_dim}"
+                message = f"Latent {name[:12]} belongs to another model: this one's are {shape} numbers."
+                raise InvalidRequest(message, code="latent_does_not_fit", param="recipe")
+            if len(self._stored) >= STORED_LATENTS:
+                self._stored.clear()
+            self._stored[name] = torch.from_numpy(numbers).to(self.generator.w_avg.device)
+        return self._stored[name]
 
 
 @torch.inference_mode()
 def paint(
-    generator: Generator, recipes: Sequence[Recipe], meaning: Meanings | None = None, *, at_least: int = 1
+    generator: Generator,
+    points: Sequence[Point],
+    meaning: Meanings | None = None,
+    stored: Stored | None = None,
+    *,
+    at_least: int = 1,
 ) -> Tensor:
     """One forward pass: x [N, C, R, R] in [-1, 1]. meaning: of texts, for a generator that knows them.
 
     at_least: pictures in the pass; where fewer are asked for, the last one is painted again to make up the number.
     """
-    rows = block_rows(generator.w_avg.device)
-    blocks = [_latents(generator, recipes[start : start + rows], meaning) for start in range(0, len(recipes), rows)]
-    w = blocks[0] if len(blocks) == 1 else torch.cat(blocks)
-    if len(recipes) < at_least:
-        w = torch.cat([w[: len(recipes)], w[len(recipes) - 1, None].expand(at_least - len(recipes), -1, -1)])
-    x: Tensor = generator.synthesis(w[: max(len(recipes), at_least)])
+    return _synthesis(generator, place(generator, points, meaning, stored)[: len(points)], at_least)
+
+
+def _synthesis(generator: Generator, w: Tensor, at_least: int) -> Tensor:
+    """x of w [N, num_ws, w_dim], and of the last one again where at_least is more than N."""
+    if len(w) < at_least:
+        w = torch.cat([w, w[-1, None].expand(at_least - len(w), -1, -1)])
+    x: Tensor = generator.synthesis(w)
     return x
-
-
-def _latents(generator: Generator, recipes: Sequence[Recipe], meaning: Meanings | None) -> Tensor:
-    """w of at most a block of recipes, mixed and truncated, [block, num_ws, w_dim]; the rows behind them mean nothing.
-
-    Truncation pulls a layer of w towards its center: by psi up to the cutoff, and by 1, which leaves it, from there on.
-    arXiv:1812.04948, B.
-    """
-    device = generator.w_avg.device
-    rows = block_rows(device)
-    c, center = None, generator.w_avg.expand(rows, -1)
-    if meaning is not None:
-        meant = meaning.of(recipes)
-        meant += [meant[-1]] * (rows - len(meant))
-        c = torch.cat([text.c for text in meant])  # [block, dim]
-        center = torch.stack([text.center for text in meant])  # [block, w_dim]
-    w = generator.mapping(_z(generator, [recipe.latent_seed for recipe in recipes], rows), c)
-    mixed = [(row, recipe.mix) for row, recipe in enumerate(recipes) if recipe.mix is not None]
-    if mixed:
-        seeds = [recipe.latent_seed if recipe.mix is None else recipe.mix.seed for recipe in recipes]
-        others = generator.mapping(_z(generator, seeds, rows), c)  # told the same
-        for row, mix in mixed:
-            w[row, list(mix.layers)] = others[row, list(mix.layers)]
-    weight = np.ones((rows, generator.num_ws, 1), dtype=np.float32)
-    for row, recipe in enumerate(recipes):
-        weight[row, : recipe.truncation_cutoff] = recipe.truncation_psi
-    return torch.lerp(center[:, None], w, torch.from_numpy(weight).to(device))
-
-
-def _z(generator: Generator, seeds: Sequence[int], rows: int) -> Tensor:
-    """The latents of seeds, and ones behind them, [rows, z_dim]."""
-    z = np.ones((rows, generator.z_dim), dtype=np.float32)
-    z[: len(seeds)] = z_from_seeds(seeds, generator.z_dim)
-    return torch.from_numpy(z).to(generator.w_avg.device)
 
 
 @torch.inference_mode()

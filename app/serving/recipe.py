@@ -5,12 +5,14 @@ import secrets
 from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import sha256
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import quote, urlencode
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from app.core.errors import InvalidRequest
+from app.serving.point import MAX_LAYERS, MAX_VARIATIONS, Cross, Point, Sha256, Variation, without_empty
+from app.serving.point import Mix as Mix  # noqa: PLC0414 for those who make recipes
 from models.errors import SeedsInvalid
 from models.latents.seeds import SEED_MAX, parse_seeds
 
@@ -21,69 +23,31 @@ Dtype = Literal["float32", "bfloat16", "float16"]
 
 MAX_PICTURES = 64  # of one request: two passes of the largest batch
 MAX_SIDE = 2048  # pixels; a picture is resampled on the way out, and this bounds what one request can cost
+MAX_RECIPE_BYTES: Final = 65_000  # of a canonical form: a JPEG has room for no more, nor has a header in many clients
+# The canonical form's first and last key: sorted, and with its quotes, which JSON escapes wherever else they stand.
+RECIPE_OPENS: Final = b'{"checkpoint":"'
+RECIPE_ENDS: Final = b'"version":1}'
 REMEMBERED = 1024  # canonical forms: a request needs its own for the hash, the header and the file
-MAX_LAYERS = 64  # more than any generator has
 
-Seed = Annotated[int, Field(ge=0, le=SEED_MAX)]
 Side = Annotated[int, Field(ge=1, le=MAX_SIDE)]
-Layer = Annotated[int, Field(ge=0, lt=MAX_LAYERS)]
 
 
-class Mix(BaseModel):
-    """Style mixing: these layers of w come from another seed."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    seed: Seed = Field(description="Seed that the layers are taken from.")
-    layers: tuple[Layer, ...] = Field(min_length=1, max_length=MAX_LAYERS, description="Layers of w, from 0.")
-
-
-class Recipe(BaseModel):
+class Recipe(Point):
     """What was asked, with every default written out: one device and dtype give the same pixels for ever."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     version: Literal[1] = Field(1, description="Version of this format.")
     model: str = Field(min_length=1, max_length=200, description="Name of the model.")
-    checkpoint: str = Field(pattern=r"^[0-9a-f]{64}$", description="sha256 of the weights.")
-    seed: Seed = Field(description="Names the latent z, together with the prompt where that is hashed.")
-    truncation_psi: float = Field(0.7, ge=-2, le=2, description="1: as trained; towards 0: towards the typical.")
-    truncation_cutoff: int | None = Field(None, ge=0, le=MAX_LAYERS, description="Layers truncated; null: all.")
+    checkpoint: Sha256 = Field(description="sha256 of the weights.")
     noise_mode: Literal["const", "random", "none"] = Field("const", description="Noise of networks that take it.")
     size: tuple[Side, Side] = Field(description="Width and height, pixels; nearest resampling of the model's own.")
-    label: str | None = Field(None, max_length=200, description="Class, of a labelled model.")
-    prompt: str | None = Field(None, max_length=2000, description="Text the picture was asked for with.")
-    prompt_mode: Literal["hashed"] | None = Field(
-        None, description="hashed: the prompt only shifts the seed, of a model that knows no texts; null: it is drawn."
-    )
-    mix: Mix | None = Field(None, description="Style mixing.")
     device: DeviceKind | None = Field(None, description="Kind of device it is painted on; null: whatever there is.")
     dtype: Dtype | None = Field(None, description="Numbers it is painted with; null: those of this machine.")
 
-    @field_validator("truncation_psi")
-    @classmethod
-    def _one_zero(cls, psi: float) -> float:
-        return psi + 0.0  # -0.0 and 0.0 are one picture, so one hash
-
     @model_validator(mode="after")
-    def _hashed_is_a_prompt_alone(self) -> Self:
-        if self.prompt_mode == "hashed" and (self.prompt is None or self.label is not None):
-            raise ValueError("hashed is said of a prompt, and of a model without labels.")
+    def _of_a_length(self) -> Self:
+        if not self.plain:  # the longest texts alone are half of what there is room for
+            require_room(_canonical.__wrapped__(self))  # which is not worth remembering yet
         return self
-
-    @property
-    def text(self) -> str:
-        """What the networks are told, the prompt and then the label, which is a caption as any other; "" is nothing."""
-        if self.prompt_mode == "hashed":
-            return ""
-        return " ".join(part for part in (self.prompt, self.label) if part is not None)
-
-    @property
-    def latent_seed(self) -> int:
-        """The seed z is drawn from: the recipe's own, moved by the prompt's hash where that is all a prompt can do."""
-        if self.prompt is None or self.prompt_mode is None:
-            return self.seed
-        return (prompt_seed(self.prompt) + self.seed) % (SEED_MAX + 1)
 
     def canonical_json(self) -> str:
         """Sorted keys, no spaces, ASCII, every field, the runtime's where it is known: equal recipes, equal texts."""
@@ -105,12 +69,26 @@ class Recipe(BaseModel):
                 query[name] = text
         if self.mix is not None:
             query |= {"mix_seed": self.mix.seed, "mix_layers": ",".join(map(str, self.mix.layers))}
+        query |= self._later_query()
         query |= {"size": f"{self.size[0]}x{self.size[1]}", "format": output_format}
         if compression is not None:
             query["compression"] = compression
         return (
             f"/v1/models/{quote(self.model, safe='')}@{self.checkpoint[:12]}/image?{urlencode(query, quote_via=quote)}"
         )
+
+    def _later_query(self) -> dict[str, str]:
+        """What no seed says. Sliders and latents name what is stored, so that the picture stays the same."""
+        query = {}
+        if self.latent is not None:
+            query["latent"] = self.latent
+        if self.cross is not None:
+            query["cross"] = cross_json(self.cross)
+        if self.variations:
+            query["variations"] = ",".join(f"{step.seed}:{step.strength!r}" for step in self.variations)
+        if self.sliders:
+            query["sliders"] = ",".join(f"{step.name}~{step.offset}:{step.amount!r}" for step in self.sliders)
+        return query
 
     def parameters_line(self) -> str:
         """The text AUTOMATIC1111 writes in its files, which galleries and sorters read: prompt, then key: value."""
@@ -129,9 +107,20 @@ class Recipe(BaseModel):
         return line if self.prompt is None else f"{self.prompt}\n{line}"
 
 
+def cross_json(cross: Cross) -> str:
+    """A crossing as it is written in a URL."""
+    return json.dumps(without_empty({"cross": cross.model_dump(mode="json")})["cross"], separators=(",", ":"))
+
+
+def require_room(canonical: str) -> None:
+    """ValueError for the canonical form of a recipe that no file could carry."""
+    if len(canonical) > MAX_RECIPE_BYTES:
+        raise ValueError(f"its JSON has {len(canonical):,} bytes; files carry at most {MAX_RECIPE_BYTES:,}.")
+
+
 @lru_cache(REMEMBERED)
 def _canonical(recipe: Recipe) -> str:
-    fields = recipe.model_dump(mode="json")
+    fields = without_empty(recipe.model_dump(mode="json"))
     for name in ("device", "dtype"):  # recipes from before they were written down keep their hash
         if fields[name] is None:
             del fields[name]
@@ -141,12 +130,6 @@ def _canonical(recipe: Recipe) -> str:
 def _quoted(value: str) -> str:
     """A value as A1111's reader takes it: in JSON's quotes where it holds a separator."""
     return json.dumps(value, ensure_ascii=False) if set(value) & set(",:\n") else value
-
-
-def prompt_seed(prompt: str) -> int:
-    """A uint32 of a prompt: upper and lower case, and any run of white space, are the same prompt."""
-    text = " ".join(prompt.casefold().split())
-    return int.from_bytes(sha256(text.encode()).digest()[:4])
 
 
 def random_seed() -> int:
@@ -170,14 +153,20 @@ def seeds_for(seed: int | None, seeds: str | Sequence[int] | None, n: int = 1) -
 
 
 def _listed(seeds: str | Sequence[int], n: int) -> list[int]:
-    try:
-        listed = parse_seeds(seeds, limit=MAX_PICTURES) if isinstance(seeds, str) else list(seeds)
-    except SeedsInvalid as error:
-        raise InvalidRequest(str(error), param="seeds") from error
-    if not 1 <= len(listed) <= MAX_PICTURES:
-        raise InvalidRequest(f"seeds lists {len(listed)}; list 1 to {MAX_PICTURES}.", param="seeds")
+    listed = listed_seeds(seeds, MAX_PICTURES)
     if n not in (1, len(listed)):
         raise InvalidRequest(f"n is {n} and seeds lists {len(listed)}; leave n out.", param="n")
+    return listed
+
+
+def listed_seeds(seeds: str | Sequence[int], limit: int) -> list[int]:
+    """Seeds of "0,1,4-6" or a list, at most so many; -1 is a random one. Raises InvalidRequest."""
+    try:
+        listed = parse_seeds(seeds, limit=limit) if isinstance(seeds, str) else list(seeds)
+    except SeedsInvalid as error:
+        raise InvalidRequest(str(error), param="seeds") from error
+    if not 1 <= len(listed) <= limit:
+        raise InvalidRequest(f"seeds lists {len(listed)}; list 1 to {limit}.", param="seeds")
     for seed in listed:
         if not -1 <= seed <= SEED_MAX:
             raise InvalidRequest(f"seeds has {seed}; give 0 to {SEED_MAX}, or -1 for a random one.", param="seeds")
@@ -196,6 +185,33 @@ def parse_size(text: str | None, native: tuple[int, int]) -> tuple[int, int]:
     raise InvalidRequest(
         f"size is {text[:40]!r}; give auto, or WxH with sides of 1 to {MAX_SIDE} pixels.", param="size"
     )
+
+
+def parse_variations(text: str) -> tuple[Variation, ...]:
+    """Steps of "seed:strength,seed:strength". Raises InvalidRequest."""
+    steps = [step.partition(":") for step in text.split(",")]
+    message = f"variations is {text[:40]!r}; give up to {MAX_VARIATIONS} seed:strength, each strength from 0 to 1."
+    if len(steps) > MAX_VARIATIONS:
+        raise InvalidRequest(message, param="variations")
+    try:
+        return tuple(Variation.model_validate_strings({"seed": seed, "strength": far}) for seed, _, far in steps)
+    except ValidationError as error:
+        raise InvalidRequest(message, param="variations") from error
+
+
+def parse_cross(text: str) -> Cross:
+    """A crossing as `cross_json` writes it. Raises InvalidRequest."""
+    try:
+        return Cross.model_validate_json(text)
+    except ValidationError as error:
+        raise InvalidRequest(f"cross is no JSON of two points: {reason_of(error)}", param="cross") from error
+
+
+def reason_of(error: ValidationError) -> str:
+    """The first thing that is wrong, with its place."""
+    first: Any = error.errors(include_url=False, include_input=False)[0]
+    place, message = ".".join(map(str, first["loc"])), str(first["msg"]).removeprefix("Value error, ").rstrip(".")
+    return f"{place}: {message}." if place else f"{message}."
 
 
 def parse_layers(text: str) -> tuple[int, ...]:

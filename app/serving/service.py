@@ -2,17 +2,18 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from app.core.errors import Busy
 from app.core.settings import MIB, Settings
 from app.core.storage import Storage
 from app.serving.batcher import TIMEOUT_SECONDS, Batcher
@@ -22,8 +23,13 @@ from app.serving.line import Finish
 from app.serving.loader import Loader, watch
 from app.serving.meters import Meters
 from app.serving.recipe import MetadataLevel, OutputFormat, Recipe
+from app.serving.repaint import Repainter
 from app.serving.runtime import devices, runtime
 
+Result = TypeVar("Result")
+
+MAX_REPAINTS = 4  # works that run or wait: each may take a minute, and holds a file
+REPAINT_SECONDS = 10.0  # that a film usually takes
 GPU_FINISHERS = 4  # threads that turn pixels into files while a GPU paints; the compression runs outside Python's lock
 
 
@@ -59,6 +65,8 @@ class Painter:
         watch(self.meters, [batcher.loader for batcher in self._batchers])
         # One thread for all: those who want the best of many leave the cores to those who want a picture.
         self._judging = ThreadPoolExecutor(1, "judge", initializer=_one_threaded)
+        self._repainting = ThreadPoolExecutor(1, "repaint", initializer=_one_threaded)
+        self._repaints = 0  # that run or wait
         self._loading = ThreadPoolExecutor(len(places), "load", initializer=_one_threaded)
         self.meters.watch("ganvas_pictures_waiting", "Pictures asked for and not yet answered.", self.waiting)
 
@@ -103,13 +111,14 @@ class Painter:
         files = {key: self._cache.get(key) for key in keys}
         missing = {key: recipe for key, recipe in zip(keys, recipes, strict=True) if files[key] is None}
         if missing:
-            painted = await self._submit(list(missing.values()), partial(self._encode, kind), asker)
+            painted = await self._submit(list(missing.values()), partial(self.encode, kind), asker)
             for key, file in zip(missing, painted, strict=True):
                 files[key] = file
                 self._cache.put(key, file)
         return [file for key in keys if (file := files[key]) is not None]
 
-    def _encode(self, kind: FileKind, recipe: Recipe, pixels: NDArray[np.uint8]) -> bytes:
+    def encode(self, kind: FileKind, recipe: Recipe, pixels: NDArray[np.uint8]) -> bytes:
+        """The file of a picture that is painted already, [R, R, C]; from any thread."""
         started = perf_counter()
         file = encode(
             pixels,
@@ -134,6 +143,25 @@ class Painter:
         judge = await run(self._judging, self._batchers[0].loader.judge, recipes[0].checkpoint)
         pictures = await self.pixels(recipes, asker)
         return await run(self._judging, judge.matches, recipes[0].text, pictures)
+
+    async def repaint(self, work: Callable[[Repainter], Result], asker: Asker = NOBODY) -> Result:
+        """What work makes of pictures that it asks for in a thread of its own, one such work after the other; when it
+        is cancelled it stops at its next pictures. Raises what work does, and Busy where several wait already."""
+        if self._repaints >= MAX_REPAINTS:
+            message = f"{self._repaints} long files are being proved; at most {MAX_REPAINTS} may wait."
+            raise Busy(message, retry_after=REPAINT_SECONDS)
+        loop = asyncio.get_running_loop()
+        repainter = Repainter(self._batchers[0], loop, asker.name)
+        self._repaints += 1
+        done = loop.run_in_executor(self._repainting, work, repainter)
+        done.add_done_callback(self._repainted)
+        try:
+            return await done
+        finally:
+            repainter.stop()
+
+    def _repainted(self, _done: asyncio.Future[Any]) -> None:
+        self._repaints -= 1
 
     async def load(self, sha256: str) -> int:
         """Have a checkpoint in memory, on every device, before it is asked for; the bytes it takes there. Whoever
@@ -164,8 +192,8 @@ class Painter:
         """Stop the threads; whoever still waits gets Unavailable."""
         for batcher in self._batchers:
             await batcher.close()
-        for executor in (self._judging, self._loading):
-            await asyncio.to_thread(executor.shutdown)
+        for executor in (self._judging, self._loading, self._repainting):
+            await asyncio.to_thread(executor.shutdown, cancel_futures=True)
         for batcher in self._batchers:
             await asyncio.to_thread(batcher.loader.close)
 

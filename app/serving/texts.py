@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from app.core.errors import Conflict
-from app.serving.recipe import Recipe
+from app.serving.point import Point
 from models.config import TextConfig
 from models.errors import EncoderUnavailable
 from models.latents.truncation import CENTER_SAMPLES
@@ -68,7 +68,7 @@ class Meanings:
         """What one text means."""
         return self._of_texts([text])[0]
 
-    def of(self, recipes: Sequence[Recipe]) -> list[Meaning]:
+    def of(self, recipes: Sequence[Point]) -> list[Meaning]:
         """What recipes tell the generator; where that is nothing, one of the texts it was trained with, by the seed."""
         texts = [recipe.text or self._generator.text_of(recipe.seed) for recipe in recipes]
         meant = self._of_texts(texts)

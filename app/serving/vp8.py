@@ -1,10 +1,14 @@
-"""The head of a VP8 frame, which a lossy WebP is: how large it is, and how coarsely it was quantised. RFC 6386."""
+"""The head of a VP8 frame, which a lossy WebP is: how large it is, and how coarsely it was quantised. RFC 6386.
+
+And of a VP8L frame, which a lossless WebP is: how large it is. RFC 9649.
+"""
 
 import struct
 from typing import Final
 
 START_CODE: Final = b"\x9d\x01\x2a"  # of a key frame, behind its three-byte tag; 9.1
 SIDE_MASK: Final = 0x3FFF
+LOSSLESS_SIGNATURE: Final = 0x2F
 FIRST_PARTITION: Final = 10  # bytes from the start of the frame
 SEGMENTS: Final = 4
 
@@ -13,6 +17,15 @@ def frame_size(frame: bytes) -> tuple[int, int] | None:
     """Width and height of a key frame, pixels; None for any other. Raises struct.error where it is cut off."""
     width, height = struct.unpack_from("<2H", frame, 6)
     return (width & SIDE_MASK, height & SIDE_MASK) if frame[3:6] == START_CODE else None
+
+
+def lossless_size(frame: bytes) -> tuple[int, int] | None:
+    """Width and height of a VP8L frame, pixels; None for what is none. Raises struct.error where it is cut off.
+    RFC 9649, 3.4: a signature, 14 bits for each side less one, a hint of transparency, 3 bits of version."""
+    signature, bits = struct.unpack_from("<BI", frame)
+    if signature != LOSSLESS_SIGNATURE or bits >> 29:
+        return None
+    return (bits & SIDE_MASK) + 1, (bits >> 14 & SIDE_MASK) + 1
 
 
 def quantisers(frame: bytes) -> tuple[int, int]:

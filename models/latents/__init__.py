@@ -1,1 +1,1 @@
-"""Latents: seeds, truncation and mixing."""
+"""Latents: seeds, truncation, mixing, paths, variations and directions."""

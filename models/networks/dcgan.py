@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from models.config import NetworkConfig
 from models.networks.discriminator import Features
-from models.networks.layers import LEAK, ModulatedNorm, norm, upsample
+from models.networks.layers import LEAK, ModulatedNorm, by_layer, norm, stage_of, upsample
 
 
 class Synthesis(nn.Module):
@@ -43,6 +43,14 @@ class Synthesis(nn.Module):
             x = functional.relu(normalise(x, w[:, stage]) if self.modulated else normalise(x))
         # In the weights' precision under autocast too: next to white, 1.0, bfloat16 only has 0.996 and no slope.
         return torch.tanh(self.paint(x).float())
+
+    def style_weights(self) -> list[Tensor]:
+        """What acts on each layer of w first, [outputs, w_dim] each."""
+        return by_layer(self, self.start.weight.flatten(1).T, self.stage_of)
+
+    def stage_of(self, name: str) -> int:
+        """The stage that a tensor belongs to, by its name."""
+        return stage_of(name, {"start": 0, "upsamples": 1, "norms": 0, "paint": len(self.norms) - 1})
 
 
 class Critic(nn.Module):

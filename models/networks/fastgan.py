@@ -15,7 +15,7 @@ from torch.nn import functional
 from models.config import NetworkConfig, Norm
 from models.networks.dcgan import initialise
 from models.networks.discriminator import Features
-from models.networks.layers import LEAK, ModulatedNorm, SkipExcitation, norm, upsample
+from models.networks.layers import LEAK, ModulatedNorm, SkipExcitation, by_layer, norm, stage_of, upsample
 from models.networks.redrawing import Redrawer, redraw_error
 
 GENERATOR_SKIP = 4  # stages from the features that gate to those they gate: 4 to 64 pixels, 8 to 128 ...
@@ -74,6 +74,14 @@ class Synthesis(nn.Module):
             maps.append(x)
         # In the weights' precision under autocast too: next to white, 1.0, bfloat16 only has 0.996 and no slope.
         return torch.tanh(self.paint(maps[-1]).float())
+
+    def style_weights(self) -> list[Tensor]:
+        """What acts on each layer of w first, [outputs, w_dim] each."""
+        return by_layer(self, self.start.get_parameter("convolution.weight").flatten(1).T, self.stage_of)
+
+    def stage_of(self, name: str) -> int:
+        """The stage that a tensor belongs to, by its name; a gate's is that of the features it gates."""
+        return stage_of(name, {"start": 0, "stages": 1, "gates": GENERATOR_SKIP, "paint": len(self.stages)})
 
 
 class Down(nn.Module):

@@ -1,6 +1,6 @@
 """Building blocks the networks share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import torch
@@ -103,3 +103,19 @@ def _filtered(x: Tensor, convolve: Callable[..., Tensor], divisor: int) -> Tenso
         taps = 4 - 2 * (torch.arange(4, device=x.device, dtype=precision) - 1.5).abs()  # 1 3 3 1
         kernel = (torch.outer(taps, taps) / divisor).expand(channels, 1, 4, 4)
         return convolve(x.to(precision), kernel, stride=2, padding=1, groups=channels).to(x.dtype)
+
+
+def by_layer(synthesis: nn.Module, start: Tensor, stage: Callable[[str], int]) -> list[Tensor]:
+    """What acts on each layer of w first, [outputs, w_dim] each: scales and shifts, and `start` on the first layer."""
+    acting: dict[int, list[Tensor]] = {0: [start]}
+    for name, weight in synthesis.named_parameters():
+        if name.endswith("affine.weight"):
+            acting.setdefault(stage(name), []).append(weight)
+    return [torch.cat(acting[layer]) for layer in sorted(acting)]
+
+
+def stage_of(name: str, first_stages: Mapping[str, int]) -> int:
+    """The stage that a tensor of a synthesis belongs to, by its name: its part's first one, and on by its index."""
+    part, _, rest = name.partition(".")
+    index = rest.partition(".")[0]
+    return first_stages[part] + (int(index) if index.isdecimal() else 0)

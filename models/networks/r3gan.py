@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from models.config import NetworkConfig
 from models.networks.discriminator import Features
-from models.networks.layers import FIRST_STD, LEAK, double, halve, modulate
+from models.networks.layers import FIRST_STD, LEAK, by_layer, double, halve, modulate, stage_of
 
 EXPANSION = 2  # feature maps inside a block for each one outside
 
@@ -82,6 +82,16 @@ class Synthesis(nn.Module):
             x = blocks(x)
         painted: Tensor = self.paint(x)
         return painted.float()
+
+    def style_weights(self) -> list[Tensor]:
+        """What acts on each layer of w first, [outputs, w_dim] each."""
+        start = self.basis.flatten(1)[:, :, None] * self.weigh.weight[:, None]  # [widths[0], 4 * 4, w_dim]
+        return by_layer(self, start.flatten(0, 1), self.stage_of)
+
+    def stage_of(self, name: str) -> int:
+        """The stage that a tensor belongs to, by its name."""
+        last = len(self.stages) - 1
+        return stage_of(name, {"basis": 0, "weigh": 0, "projections": 1, "styles": 0, "stages": 0, "paint": last})
 
 
 class Critic(nn.Module):

@@ -9,6 +9,9 @@ import openai
 import pytest
 from PIL import Image
 
+# OpenAI has retired the call; its clients still send it.
+RETIRED = pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")
+
 
 @pytest.fixture(scope="module")
 def openai_client(app: Any) -> Iterator[openai.OpenAI]:
@@ -69,6 +72,35 @@ def test_a_stream_completes_each_picture(openai_client: openai.OpenAI) -> None:
     events = [event for event in stream if event.type == "image_generation.completed"]
     assert [(event.model_extra or {})["seed"] for event in events] == [40, 41, 42]
     assert all(base64.b64decode(event.b64_json).startswith(b"\x89PNG") for event in events)
+
+
+@RETIRED
+def test_a_variation_of_a_picture_is_made_of_its_file(openai_client: openai.OpenAI, client: Any) -> None:
+    made = openai_client.images.generate(model="tiny", prompt="", extra_body={"seed": 6})
+    assert made.data is not None
+    file = base64.b64decode(made.data[0].b64_json or "")
+    extra = {"seed": 8, "strength": 0.4}
+    answer = openai_client.images.create_variation(
+        image=("seed 6.png", file), model="dall-e-2", n=2, response_format="b64_json", user="me", extra_body=extra
+    )
+    assert answer.data is not None
+    pictures = [base64.b64decode(picture.b64_json or "") for picture in answer.data]
+    assert [(picture.model_extra or {})["seed"] for picture in answer.data] == [8, 9]
+    assert len({file, *pictures}) == 3
+    linked = openai_client.images.create_variation(
+        image=io.BytesIO(file), size="256x256", response_format="url", extra_body=extra
+    )
+    assert linked.data is not None
+    fetched = Image.open(io.BytesIO(client.get(linked.data[0].url).content))
+    small = Image.open(io.BytesIO(pictures[0]))
+    assert fetched.tobytes() == small.resize((256, 256), Image.Resampling.NEAREST).tobytes()
+
+
+@RETIRED
+def test_a_picture_of_another_program_is_refused_with_what_to_do(openai_client: openai.OpenAI) -> None:
+    with pytest.raises(openai.UnprocessableEntityError) as refused:
+        openai_client.images.create_variation(image=b"any other file", n=1, size="1024x1024")
+    assert refused.value.code == "picture_expected"
 
 
 def test_models_are_listed_and_retrieved(openai_client: openai.OpenAI, app: Any) -> None:

@@ -73,8 +73,12 @@ def test_every_queue_has_its_worker_and_every_command_exists(compose: dict[str, 
 
 
 def test_workers_yield_the_processor_to_the_api(compose: dict[str, Any]) -> None:
-    shares = {name: service.get("cpu_shares", 1024) for name, service in compose["services"].items()}
-    assert shares["trainer"] == shares["preparer"] < shares["api"] / 4
+    ours = {name: service for name, service in compose["services"].items() if is_ours(service)}
+    shares = {name: service.get("cpu_shares", 1024) for name, service in ours.items()}
+    workers = {name for name, service in ours.items() if service["command"][0] == "worker"}
+    assert {"trainer", "preparer", "renderer", "projector"} <= workers
+    assert len({shares[name] for name in workers}) == 1
+    assert shares["trainer"] < shares["api"] / 4
 
 
 def test_the_root_file_system_is_read_only_with_a_place_for_temporary_files(compose: dict[str, Any]) -> None:

@@ -172,7 +172,15 @@ def test_a_name_that_stands_twice_is_refused(good: Path) -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("format", 2), ("kind", "discriminator"), ("kimg", -1), ("surprise", 1), ("metrics", {"swd": "NaN"})],
+    [
+        ("format", 2),
+        ("kind", "discriminator"),
+        ("kimg", -1),
+        ("surprise", 1),
+        ("metrics", {"swd": "NaN"}),
+        ("parents", ["../x"]),
+        ("parents", ["a" * 64] * 3),
+    ],
 )
 def test_metadata_of_another_kind_is_refused_by_field(good: Path, field: str, value: object) -> None:
     header, tensors = parts(good)
@@ -180,6 +188,16 @@ def test_metadata_of_another_kind_is_refused_by_field(good: Path, field: str, va
     header["__metadata__"]["ganvas"] = json.dumps(ours)
     rewrite(good, header, tensors)
     assert field in refused(good)
+
+
+def test_parents_are_named_and_where_there_are_none_the_header_is_as_it_was_before_there_were_any(
+    good: Path, small_generator: Generator, meta: CheckpointMeta
+) -> None:
+    assert "parents" not in json.loads(parts(good)[0]["__metadata__"]["ganvas"])
+    assert read_meta(good).parents == ()
+    blended = meta.model_copy(update={"parents": ("a" * 64, "0" * 64)})
+    save_checkpoint(good, small_generator, blended)
+    assert load_generator(good)[1] == read_meta(good) == blended
 
 
 def test_tensors_that_overlap_or_leave_a_gap_are_refused(good: Path) -> None:

@@ -48,6 +48,15 @@ def test_rendering_truncates_w_and_leaves_the_generator_in_its_mode(small_genera
     assert np.abs(picture.astype(int) - render(small_generator, [3])).max() > 1
 
 
+def test_psi_0_gives_every_seed_the_mean_picture_and_psi_1_its_own(small_generator: Generator) -> None:
+    small_generator.w_avg.normal_()
+    with torch.no_grad():
+        mean = to_uint8(small_generator.synthesis(small_generator.w_avg.expand(1, 4, -1))).astype(int)
+        own = to_uint8(small_generator(torch.from_numpy(z_from_seeds([3, 4], 8)))).astype(int)
+    assert np.abs(render(small_generator, [3, 4], psi=0) - mean).max() <= 1
+    assert np.abs(render(small_generator, [3, 4], psi=1) - own).max() <= 1
+
+
 def test_a_contact_sheet_places_pictures_in_rows_on_white() -> None:
     images = np.zeros((5, 8, 8, 3), dtype=np.uint8)
     images += np.arange(5, dtype=np.uint8)[:, None, None, None] * 10

@@ -1,10 +1,30 @@
 """One noun a file; ROUTERS is all of them, and LEAN_ROUTES the ones asked for most."""
 
-from app.api.routes import datasets, health, images, jobs, models, recipes, training
+from app.api.routes import (
+    artworks,
+    blending,
+    datasets,
+    directions,
+    health,
+    images,
+    jobs,
+    live,
+    models,
+    recipes,
+    renders,
+    training,
+    variations,
+)
 
 ROUTERS = (
     images.router,
+    variations.router,
+    artworks.router,
+    renders.router,
     recipes.router,
+    blending.router,
+    directions.router,  # before the models', whose names take what follows them
+    live.router,
     models.router,
     datasets.router,
     training.router,

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Annotated, Final
+from typing import Annotated, Final, cast
 
 from fastapi import APIRouter, Header, Path, Query
 from fastapi.responses import FileResponse, Response
@@ -12,7 +12,7 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.requests import Request
 
 from app.api import paging, trainings
-from app.api.deps import MayTrain, PagingDep, Services, ServicesDep
+from app.api.deps import KeyScope, MayTrain, PagingDep, Services, ServicesDep, require_one
 from app.api.schemas.jobs import EventOut, JobOut, Kind, SampleOut, Status, sheet_name
 from app.api.schemas.lists import Page
 from app.api.schemas.training import BranchIn
@@ -20,7 +20,15 @@ from app.core import jobs
 from app.core.errors import NotFound
 from app.core.records import Checkpoint, Job, JobEvent
 
-router = APIRouter(prefix="/v1/jobs", tags=["jobs"], dependencies=[MayTrain])
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+
+# Who may see and stop a job: keys with any of these scopes.
+SCOPES: Final[dict[Kind, tuple[KeyScope, ...]]] = {
+    "prepare": ("train",),
+    "train": ("train",),
+    "render": ("generate", "train"),  # directions are found by a render too, and that is a trainer's to ask for
+    "project": ("generate", "train"),
+}
 
 EVENT_POLL_SECONDS: Final = 0.5  # a follower hears of an event at most this late
 EVENTS_AT_ONCE: Final = 200
@@ -34,14 +42,18 @@ REPORT_HEADERS: Final = {
 
 @router.get("")
 def list_(
+    request: Request,
     services: ServicesDep,
     paging_: PagingDep,
     kind: Annotated[Kind | None, Query(description="Only jobs of this kind.")] = None,
     status: Annotated[Status | None, Query(description="Only jobs that are there.")] = None,
 ) -> Page[JobOut]:
-    """All jobs."""
+    """All jobs that the key may see."""
+    require_one(request, SCOPES[kind] if kind is not None else ("generate", "train"))
     wanted = {"kind": kind, "status": status}
-    query = select(Job).filter_by(**{name: value for name, value in wanted.items() if value is not None})
+    seen = [each for each, scopes in SCOPES.items() if set(scopes) & request.scope["ganvas.scopes"]]
+    query = select(Job).where(Job.kind.in_(seen))
+    query = query.filter_by(**{name: value for name, value in wanted.items() if value is not None})
     with services.db.read() as session:
         return paging.page_of_rows(
             session, Job, query, paging_, key=Job.id, created_at=Job.created_at, show=lambda job: _show(session, job)
@@ -49,10 +61,10 @@ def list_(
 
 
 @router.get("/{job}")
-def get(job: str, services: ServicesDep) -> JobOut:
+def get(job: str, request: Request, services: ServicesDep) -> JobOut:
     """One job."""
     with services.db.read() as session:
-        return _show(session, jobs.find(session, job))
+        return _show(session, _permitted(request, jobs.find(session, job)))
 
 
 @router.get("/{job}/events", response_model=Page[EventOut])
@@ -66,6 +78,7 @@ async def events(
 ) -> Response | Page[EventOut]:
     """What happened: a list, or with `Accept: text/event-stream` a stream that ends with the job."""
     start = max(last_event_id, after)
+    await asyncio.to_thread(_require_permission, request, services, job)
     found, _ = await asyncio.to_thread(_events, services, job, start, limit + 1)
     if "text/event-stream" in request.headers.get("accept", ""):
         return EventSourceResponse(_follow(services, job, start))
@@ -74,16 +87,18 @@ async def events(
 
 
 @router.post("/{job}/cancel")
-def cancel(job: str, services: ServicesDep) -> JobOut:
+def cancel(job: str, request: Request, services: ServicesDep) -> JobOut:
     """Stop a job at its next step; a training keeps its last checkpoint."""
     with services.db.begin() as session:
+        _permitted(request, jobs.find(session, job))
         return _show(session, jobs.cancel(session, job))
 
 
 @router.post("/{job}/resume")
-def resume(job: str, services: ServicesDep) -> JobOut:
+def resume(job: str, request: Request, services: ServicesDep) -> JobOut:
     """Go on with a canceled or failed job from where it last saved, exactly."""
     with services.db.begin() as session:
+        _permitted(request, jobs.find(session, job))
         row = jobs.resume(session, job)
         session.flush()
         shown = _show(session, row)
@@ -91,7 +106,7 @@ def resume(job: str, services: ServicesDep) -> JobOut:
     return shown
 
 
-@router.post("/{job}/branch", status_code=202)
+@router.post("/{job}/branch", status_code=202, dependencies=[MayTrain])
 def branch(job: str, body: BranchIn, response: Response, services: ServicesDep) -> JobOut:
     """Start another training from where this one last saved, or from one of its checkpoints, with other settings."""
     with services.db.begin() as session:
@@ -101,7 +116,7 @@ def branch(job: str, body: BranchIn, response: Response, services: ServicesDep) 
     return shown
 
 
-@router.get("/{job}/samples")
+@router.get("/{job}/samples", dependencies=[MayTrain])
 def samples(job: str, services: ServicesDep) -> Page[SampleOut]:
     """A training's sample sheets, in the order they were drawn."""
     with services.db.read() as session:
@@ -110,7 +125,7 @@ def samples(job: str, services: ServicesDep) -> Page[SampleOut]:
     return paging.page(shown, [sheet_name(sample.kimg) for sample in shown], has_more=False)
 
 
-@router.get("/{job}/samples/{kimg}.png", response_class=FileResponse)
+@router.get("/{job}/samples/{kimg}.png", response_class=FileResponse, dependencies=[MayTrain])
 def sample(job: str, kimg: str, services: ServicesDep) -> FileResponse:
     """One sample sheet, by its kimg with one decimal."""
     with services.db.read() as session:
@@ -122,7 +137,7 @@ def sample(job: str, kimg: str, services: ServicesDep) -> FileResponse:
     return FileResponse(services.storage.path(named[-1].sheet_sha256 or ""), media_type="image/png")
 
 
-@router.get("/{job}/evidence/{sha256}.png", response_class=FileResponse)
+@router.get("/{job}/evidence/{sha256}.png", response_class=FileResponse, dependencies=[MayTrain])
 def evidence(
     job: str,
     sha256: Annotated[str, Path(pattern="^[0-9a-f]{12}$", description="First 12 hex digits of its sha256.")],
@@ -140,13 +155,13 @@ def evidence(
     return FileResponse(services.storage.path(found), media_type="image/png")
 
 
-@router.get("/{job}/report.json", response_class=FileResponse)
+@router.get("/{job}/report.json", response_class=FileResponse, dependencies=[MayTrain])
 def report_figures(job: str, services: ServicesDep) -> FileResponse:
     """Everything that was measured of a finished training."""
     return FileResponse(_report(services, job, "report_json_sha256"), media_type="application/json")
 
 
-@router.get("/{job}/report", response_class=FileResponse)
+@router.get("/{job}/report", response_class=FileResponse, dependencies=[MayTrain])
 def report(job: str, services: ServicesDep) -> FileResponse:
     """The same as a page, with plots and pictures."""
     return FileResponse(_report(services, job, "report_sha256"), media_type="text/html", headers=REPORT_HEADERS)
@@ -161,6 +176,17 @@ def _report(services: Services, job: str, name: str) -> str:
         message = f"Job {job} is {row.status} and has no report; a training writes one when its budget has ended."
         raise NotFound(message, code="report_not_found", param="job")
     return str(services.storage.path(sha256))
+
+
+def _permitted(request: Request, job: Job) -> Job:
+    """The job, or NotAllowed where it is not for this key to see."""
+    require_one(request, SCOPES[cast("Kind", job.kind)])
+    return job
+
+
+def _require_permission(request: Request, services: Services, job: str) -> None:
+    with services.db.read() as session:
+        _permitted(request, jobs.find(session, job))
 
 
 def _show(session: Session, job: Job) -> JobOut:

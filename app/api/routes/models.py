@@ -12,7 +12,7 @@ from app.api import paging
 from app.api.deps import MayGenerate, MayTrain, PagingDep, Services, ServicesDep
 from app.api.schemas.lists import Deleted, Page
 from app.api.schemas.models import CheckpointOut, MemoryOut, ModelOut, Promotion
-from app.core import catalogue
+from app.core import catalogue, directions
 from app.core.errors import InvalidRequest
 from app.core.records import Model
 
@@ -146,11 +146,12 @@ def _show(session: Session, row: Model, reference: str, meant: str | None) -> Mo
         num_ws=row.num_ws,
         labels=row.labels,
         vocabulary=row.vocabulary,
-        directions=[],
+        directions=[direction.name for direction in directions.of_model(session, row.name)],
         checkpoint=meant,
         checkpoints=shown,
         metrics=next((item.metrics for item in checkpoints if item.sha256 == meant), {}),
         dataset=row.dataset,
         job=row.job_id,
         license=row.license,
+        parents=row.parents,
     )

@@ -8,7 +8,7 @@ from app.api import advising, trainings
 from app.api.deps import MayTrain, ServicesDep
 from app.api.schemas.jobs import JobOut
 from app.api.schemas.training import Advice, TrainingIn
-from app.core import catalogue, datasets
+from app.core import datasets, names
 
 router = APIRouter(prefix="/v1/training", tags=["training"], dependencies=[MayTrain])
 
@@ -35,7 +35,7 @@ async def presets(
 @router.post("/jobs", status_code=202)
 def start(body: TrainingIn, response: Response, services: ServicesDep) -> JobOut:
     """Train a model on a dataset; it can be drawn from after the first minute, while it still trains."""
-    name = catalogue.check_name(body.name)
+    name = names.check_name(body.name)
     with services.db.read() as session:
         dataset = datasets.require_ready(datasets.find(session, body.dataset))
         base = None if body.base is None else trainings.find_base(session, services.storage, body.base)

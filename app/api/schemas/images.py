@@ -5,13 +5,14 @@ from typing import Annotated, Any, Literal
 from fastapi import Query
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from app.serving.recipe import MAX_LAYERS, MAX_PICTURES, MetadataLevel, OutputFormat
+from app.serving.point import MAX_LAYERS, Sha256
+from app.serving.recipe import MAX_PICTURES, MAX_RECIPE_BYTES, MetadataLevel, OutputFormat, Recipe
 from models.latents.seeds import SEED_MAX
 
 PSI_MEANING = "Truncation. 1: as trained; towards 0: towards the typical."
 CUTOFF_MEANING = "How many layers are truncated; absent: all."
 PROMPT_MEANING = "What to draw; it moves the seed of a model that was trained without captions and labels."
-QUALITY_MEANING = "Quality of JPEG and WebP."
+QUALITY_MEANING = "Quality of JPEG and WebP; a WebP of 100 is lossless."
 
 Psi = Annotated[float, Field(ge=-2, le=2)]
 Cutoff = Annotated[int, Field(ge=0, le=MAX_LAYERS)]
@@ -48,6 +49,7 @@ class ImagesIn(BaseModel):
     mix: MixIn | None = Field(None, description="Style mixing.")
     noise_mode: NoiseMode | None = Field(None, description="Noise of networks that take it.")
     size: str | None = Field(None, description="WxH, by nearest resampling, or auto: the model's own.")
+    recipe: Recipe | None = Field(None, description="Of a picture to draw again, in place of all fields above.")
     output_format: OutputFormat | None = Field(None, description="Kind of file; png when absent.")
     output_compression: Quality | None = Field(None, description=QUALITY_MEANING)
     response_format: Literal["b64_json", "url"] | None = Field(None, description="The file, or where to get it.")
@@ -69,6 +71,10 @@ class ImageQuery(BaseModel):
     prompt: str | None = Field(None, max_length=2000, description=PROMPT_MEANING)
     mix_seed: int | None = Field(None, ge=0, le=SEED_MAX, description="Style mixing: seed that layers come from.")
     mix_layers: str | None = Field(None, max_length=200, description='Style mixing: layers such as "4-7".')
+    latent: Sha256 | None = Field(None, description="sha256 of a stored w, in the seed's place.")
+    cross: str | None = Field(None, max_length=MAX_RECIPE_BYTES, description="Two points to be between, as JSON.")
+    variations: str | None = Field(None, max_length=1000, description="Steps to neighbours, seed:strength,...")
+    sliders: str | None = Field(None, max_length=8000, description="Steps along named directions, name:amount,...")
     size: str | None = Field(None, description="WxH, by nearest resampling, or auto: the model's own.")
     format: OutputFormat = Field("png", description="Kind of file.")
     compression: Quality | None = Field(None, description=QUALITY_MEANING)
@@ -87,6 +93,7 @@ class ImageOut(BaseModel):
     url: str | None = Field(None, description="Where to get the file, for as long as the weights are kept.")
     seed: int = Field(description="The seed it was drawn with.")
     recipe: dict[str, Any] = Field(description="All that determines its pixels.")
+    artwork: str | None = Field(None, description="With keep: id of the artwork.")
     match: float | None = Field(None, description="With best_of: how well it fits by D; higher is better.")
 
 

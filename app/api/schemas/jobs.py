@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field
 
 from app.core.records import Checkpoint, Job, JobEvent
 
-Kind = Literal["prepare", "train"]
+Kind = Literal["prepare", "train", "render", "project"]
 Status = Literal["queued", "running", "succeeded", "failed", "canceled"]
 
 

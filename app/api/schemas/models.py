@@ -31,13 +31,14 @@ class ModelOut(BaseModel):
     num_ws: int = Field(description="Layers of w that can be mixed.")
     labels: list[str] = Field(description="Classes it was trained with.")
     vocabulary: list[str] = Field(description="Words a prompt may use, those of most captions first.")
-    directions: list[str] = Field(description="Named directions of its latent space.")
+    directions: list[str] = Field(description="Ways to change its pictures, by name, in the artist's order.")
     checkpoint: str | None = Field(description="sha256 of the weights meant.")
     checkpoints: list[CheckpointOut] = Field(description="All its weights, oldest training first.")
     metrics: dict[str, Any] = Field(description="Of the weights meant.")
     dataset: str | None = Field(description="Name of the dataset it was trained on.")
     job: str | None = Field(description="The job that trained it.")
     license: str | None = Field(description="Licence of the weights.")
+    parents: list[str] = Field(description="model@checkpoint of the two it was blended of; none of a trained one.")
 
 
 class MemoryOut(BaseModel):

@@ -4,12 +4,13 @@ import asyncio
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 from sqlalchemy import event
 
 from app.api import directory
 from app.api.directory import ModelDirectory
-from app.core import catalogue
+from app.core import catalogue, latents
 from app.core.errors import NotFound
 from app.core.settings import Settings
 from app.serving.runtime import Runtime
@@ -103,3 +104,22 @@ def test_without_a_default_the_newest_model_is_meant(app: Any) -> None:
         return (await ModelDirectory(models_settings, app.db, RUNTIME).resolve(None)).model
 
     assert asyncio.run(ask()) == "newest"
+
+
+def test_stored_latents_are_looked_up_once_and_only_those_that_are_listed_pass(app: Any, questions: list[str]) -> None:
+    listed, unlisted = (latents.store(app.storage, np.full((4, 16), value, np.float32)) for value in (1, 2))
+    with app.db.begin() as session:
+        latents.keep(session, app.storage, listed, (4, 16))
+
+    async def ask() -> None:
+        models = ModelDirectory(app.settings, app.db, RUNTIME)
+        await models.require_latents([listed])
+        questions.clear()
+        await models.require_latents([listed, listed])
+        await models.require_latents([])
+        assert questions == []
+        for _ in range(2):
+            with pytest.raises(NotFound, match=unlisted[:12]):
+                await models.require_latents([listed, unlisted])
+
+    asyncio.run(ask())

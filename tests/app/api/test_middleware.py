@@ -6,6 +6,8 @@ from typing import Any
 
 import httpx
 import pytest
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
 from app.api.middleware import JSON_BODY_MAX_BYTES
 
@@ -61,3 +63,40 @@ def test_pages_of_other_sites_may_not_ask(client: httpx.Client, origin: str) -> 
 def test_our_own_pages_may_ask(client: httpx.Client) -> None:
     answer = client.post("/v1/images/generations", json={}, headers={"origin": "http://localhost:3000"})
     assert answer.status_code == 200
+
+
+def opened(app: Any, **options: Any) -> bool:
+    """Whether a websocket opens and gives a frame."""
+    url = f"{app.url.replace('http', 'ws', 1)}/v1/models/tiny/live"
+    try:
+        with connect(url, proxy=None, **options) as connection:
+            connection.send("{}")
+            return isinstance(connection.recv(30), bytes)
+    except InvalidStatus as refused:
+        assert refused.response.status_code == 403
+        assert refused.response.headers["content-type"] == "application/problem+json"
+        assert refused.response.headers["x-request-id"]
+        return False
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://localhost.evil.example", "file://"])
+def test_pages_of_other_sites_may_open_no_websocket(app: Any, origin: str) -> None:
+    assert not opened(app, origin=origin)
+
+
+@pytest.mark.parametrize("origin", [None, "http://localhost:8001", "http://127.0.0.1:8001"])
+def test_our_own_pages_may_open_one(app: Any, origin: str | None) -> None:
+    assert opened(app, origin=origin)
+
+
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "localhost@evil.example"])
+def test_a_name_that_was_bound_anew_to_this_machine_opens_no_websocket(app: Any, host: str) -> None:
+    """A page of evil.example whose name now means 127.0.0.1: its Host and its Origin agree, and are not ours."""
+    port = int(app.url.rpartition(":")[2])
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.sendall(
+            f"GET /v1/models/tiny/live HTTP/1.1\r\nHost: {host}:{port}\r\nOrigin: http://{host}:{port}\r\n"
+            "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+            "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n".encode()
+        )
+        assert connection.recv(65_536).startswith(b"HTTP/1.1 403 ")

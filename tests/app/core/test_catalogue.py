@@ -95,18 +95,6 @@ def test_a_name_belongs_to_the_training_that_took_it(db: Database) -> None:
     publish(db, FIRST)
     with pytest.raises(Conflict, match="exists already"):
         publish(db, SECOND, job_id="job_2")
-    with db.begin() as session:
-        jobs.submit(session, "train", {"name": "fern"})
-        for name in ("moss", "fern"):
-            with pytest.raises(Conflict, match=name):
-                catalogue.require_free(session, name)
-        assert catalogue.require_free(session, "bark") == "bark"
-
-
-@pytest.mark.parametrize("name", ["", "a/b", "../x", "a@b", ".hidden", "x" * 101, "naïve"])
-def test_a_name_that_could_be_mistaken_for_something_else_is_refused(name: str) -> None:
-    with pytest.raises(InvalidRequest, match="cannot name a model"):
-        catalogue.check_name(name)
 
 
 def test_a_model_that_a_training_will_start_from_cannot_be_deleted_until_that_has_a_state_of_its_own(

@@ -37,6 +37,16 @@ def test_a_write_that_fails_half_way_leaves_nothing(tmp_path: Path) -> None:
     assert [file for file in tmp_path.rglob("*") if file.is_file()] == []
 
 
+def test_a_disk_that_fills_up_while_a_file_is_made_is_unavailable(tmp_path: Path) -> None:
+    storage = Storage(tmp_path)
+    with pytest.raises(Unavailable) as caught, storage.scratch() as place:
+        place.mkdir()
+        (place / "reel").symlink_to("/dev/full")  # every write to it fails with ENOSPC
+        (place / "reel").write_bytes(b"0")
+    assert caught.value.error_code == "storage_full"
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
 def test_a_full_disk_is_unavailable_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     storage = Storage(tmp_path)
 

@@ -34,11 +34,15 @@ def small_config(preset_name: str = "tiny", **network: Any) -> TrainConfig:
     return config.model_copy(update={"network": small.model_copy(update=network)})
 
 
+def prompted() -> TrainConfig:
+    text = TextConfig(encoder="hashed-256", features=256, dim=16)
+    return small_config(text=text, discriminator_widths=(16, 8, 8))
+
+
 @pytest.fixture
 def prompted_config() -> TrainConfig:
     """Of networks that know texts."""
-    text = TextConfig(encoder="hashed-256", features=256, dim=16)
-    return small_config(text=text, discriminator_widths=(16, 8, 8))
+    return prompted()
 
 
 @pytest.fixture
@@ -46,29 +50,53 @@ def storage(tmp_path: Path) -> Storage:
     return Storage(tmp_path / "blobs")
 
 
+def checkpoint_in(storage: Storage, seed: int = 0, config: TrainConfig | None = None, *, judged: bool = True) -> str:
+    config = config or small_config()
+    torch.manual_seed(seed)
+    generator = build_generator(config.network)
+    with torch.no_grad():
+        for weight in generator.synthesis.parameters():
+            weight.mul_(6)  # first weights paint all but grey
+        for _ in range(4):
+            c = None if generator.text is None else generator.text(torch.rand(16, len(generator.text.weight)))
+            generator(torch.randn(16, generator.z_dim), c)
+    generator.eval()
+    update_w_avg(generator)
+    vocabulary = () if generator.text is None else ("red", "cat", "blue")
+    meta = CheckpointMeta(config=config, kimg=1, minutes=1, vocabulary=vocabulary)
+    discriminator = build_discriminator(config.network) if judged else None
+    return storage.put(save_checkpoint(None, generator, meta, discriminator=discriminator))
+
+
 @pytest.fixture
 def make_checkpoint(storage: Storage) -> MakeCheckpoint:
     """Store a generator of random weights whose norms have seen pictures; returns its sha256. It has learnt the words
     red, blue and cat where it knows texts."""
+    return partial(checkpoint_in, storage)
 
-    def make(seed: int = 0, config: TrainConfig | None = None, *, judged: bool = True) -> str:
-        config = config or small_config()
-        torch.manual_seed(seed)
-        generator = build_generator(config.network)
-        with torch.no_grad():
-            for weight in generator.synthesis.parameters():
-                weight.mul_(6)  # first weights paint all but grey
-            for _ in range(4):
-                c = None if generator.text is None else generator.text(torch.rand(16, len(generator.text.weight)))
-                generator(torch.randn(16, generator.z_dim), c)
-        generator.eval()
-        update_w_avg(generator)
-        vocabulary = () if generator.text is None else ("red", "cat", "blue")
-        meta = CheckpointMeta(config=config, kimg=1, minutes=1, vocabulary=vocabulary)
-        discriminator = build_discriminator(config.network) if judged else None
-        return storage.put(save_checkpoint(None, generator, meta, discriminator=discriminator))
 
-    return make
+@pytest.fixture(scope="session")
+def studio_storage(tmp_path_factory: pytest.TempPathFactory) -> Storage:
+    """What tests that change nothing share."""
+    return Storage(tmp_path_factory.mktemp("serving") / "blobs")
+
+
+@pytest.fixture(scope="session")
+def studio_loader(studio_storage: Storage) -> Loader:
+    """Checkpoints of `studio_storage`."""
+    return Loader(studio_storage.path, device="cpu", budget_bytes=2**30, max_batch=8)
+
+
+@pytest.fixture(scope="session")
+def studio_checkpoints(studio_storage: Storage) -> list[str]:
+    """Three checkpoints of one network."""
+    return [checkpoint_in(studio_storage, seed) for seed in range(3)]
+
+
+@pytest.fixture(scope="session")
+def studio_prompted(studio_storage: Storage) -> str:
+    """A checkpoint that knows texts."""
+    return checkpoint_in(studio_storage, config=prompted())
 
 
 @pytest.fixture

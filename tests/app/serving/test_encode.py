@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from app.serving.encode import DIGITAL_SOURCE_TYPE, MAX_RECIPE_BYTES, Pixels, encode, read_recipe, resample
-from app.serving.recipe import Mix, OutputFormat, Recipe
+from app.serving.encode import DIGITAL_SOURCE_TYPE, Pixels, encode, read_recipe, resample
+from app.serving.recipe import MAX_RECIPE_BYTES, Mix, OutputFormat, Recipe
 
 MakeRecipe = Callable[..., Recipe]
 FORMATS = get_args(OutputFormat)
@@ -203,6 +203,18 @@ def test_less_compression_quality_makes_smaller_files(make_recipe: MakeRecipe, o
     ]
 
     assert sizes == sorted(set(sizes))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("shape", [(32, 32), (1, 7), (7, 1), (1, 1)])
+def test_a_webp_of_100_holds_exactly_the_pixels(make_recipe: MakeRecipe, shape: tuple[int, int], channels: int) -> None:
+    recipe, pixels = make_recipe(5, size=shape[::-1]), picture(*shape, channels)
+    file = encode(pixels, output_format="webp", recipe=recipe, compression=100)
+
+    assert np.array_equal(np.asarray(opened(file)), np.broadcast_to(pixels, (*shape, 3)))
+    assert read_recipe(file) == recipe
+    assert DIGITAL_SOURCE_TYPE.encode() in file
+    assert file == encode(pixels, output_format="webp", recipe=recipe, compression=100)
 
 
 @pytest.mark.parametrize("size", [(32, 32), (64, 64), (512, 96), (16, 8), (16, 64), (64, 16), (1, 1)])

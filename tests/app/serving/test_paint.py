@@ -13,8 +13,9 @@ import torch
 
 from app.core.errors import InvalidRequest
 from app.core.storage import Storage
+from app.serving import placing
 from app.serving.loader import Loader
-from app.serving.paint import LoadedGenerator, _latents, paint
+from app.serving.paint import LoadedGenerator, paint
 from app.serving.recipe import Dtype, Mix, Recipe
 from models.checkpoint import load_generator
 from models.config import TrainConfig
@@ -33,6 +34,7 @@ PAINT_ELSEWHERE = """
 import hashlib, sys, torch
 from pathlib import Path
 from app.core.storage import Storage
+from app.serving import placing
 from app.serving.loader import Loader
 from app.serving.recipe import Recipe
 torch.set_num_threads(int(sys.argv[1]))
@@ -126,8 +128,9 @@ def test_the_latents_of_a_recipe_have_the_same_bits_in_every_place_of_a_block(
 ) -> None:
     recipes = every_kind(make_recipe, loaded.sha256, 8)
     with torch.inference_mode():
-        alone = _latents(loaded.generator, recipes[7:], loaded.meaning)[0]
-        among = _latents(loaded.generator, [*recipes[:place], recipes[7], *recipes[place:7]], loaded.meaning)[place]
+        alone = placing.place(loaded.generator, recipes[7:], loaded.meaning)[0]
+        company = [*recipes[:place], recipes[7], *recipes[place:7]]
+        among = placing.place(loaded.generator, company, loaded.meaning)[place]
 
     assert torch.equal(among, alone)
 

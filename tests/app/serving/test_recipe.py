@@ -9,7 +9,19 @@ import pytest
 from pydantic import ValidationError
 
 from app.core.errors import InvalidRequest
-from app.serving.recipe import MAX_PICTURES, Mix, Recipe, parse_layers, parse_size, prompt_seed, seeds_for
+from app.serving.point import Cross, Point, Variation, prompt_seed
+from app.serving.recipe import (
+    MAX_PICTURES,
+    MAX_RECIPE_BYTES,
+    Mix,
+    Recipe,
+    cross_json,
+    parse_cross,
+    parse_layers,
+    parse_size,
+    parse_variations,
+    seeds_for,
+)
 
 MakeRecipe = Callable[..., Recipe]
 LAST_SEED = 2**32 - 1
@@ -239,8 +251,44 @@ def test_layers_are_read_as_ranges() -> None:
         parse_layers("all")
 
 
+def test_steps_are_read_as_a_url_writes_them() -> None:
+    steps = (Variation(seed=7, strength=1e-07), Variation(seed=LAST_SEED, strength=1.0))
+    assert parse_variations("7:1e-07,4294967295:1.0") == steps
+    for text in ("", "7", "7:", ":0.5", "7:0.5:1", "7:2", "7:nan", "-1:0.5", "7:0.5,", ",".join(["7:0.5"] * 17)):
+        with pytest.raises(InvalidRequest) as refused:
+            parse_variations(text)
+        assert refused.value.param == "variations"
+
+
+def test_a_crossing_is_read_as_a_url_writes_it() -> None:
+    inner = Cross(first=Point(seed=1, prompt="a & b", prompt_mode="hashed"), second=Point(seed=2), amount=0.25)
+    cross = Cross(
+        first=Point(seed=3, cross=inner, variations=(Variation(seed=4, strength=0.5),)),
+        second=Point(seed=5),
+        amount=1.0,
+        layers=(2, 3),
+    )
+    assert parse_cross(cross_json(cross)) == cross
+    assert "null" not in cross_json(cross)
+    for text in ("", "{}", "[", "[" * 5_000, '{"first":1}', cross_json(cross).replace('"amount":1.0', '"amount":1.5')):
+        with pytest.raises(InvalidRequest) as refused:
+            parse_cross(text)
+        assert (refused.value.param, len(refused.value.message) < 300) == ("cross", True)
+
+
+def test_a_recipe_is_no_longer_than_files_can_carry(make_recipe: MakeRecipe) -> None:
+    def crossed(prompts: int) -> Cross:
+        first = Point(seed=0, prompt="\u732b" * 2000, prompt_mode="hashed")
+        second = Point(seed=0, cross=crossed(prompts - 1)) if prompts > 1 else first
+        return Cross(first=first, second=second, amount=0.5)
+
+    assert len(make_recipe(cross=crossed(4)).canonical_json()) < MAX_RECIPE_BYTES
+    with pytest.raises(ValidationError, match="files carry at most 65,000"):
+        make_recipe(cross=crossed(5))
+
+
 def test_recipes_and_files_need_neither_torch_nor_a_web_framework() -> None:
-    program = "import sys, app.serving.recipe, app.serving.encode; print({'torch', 'fastapi'} & set(sys.modules))"
+    program = "import sys, app.serving.artwork, app.serving.encode; print({'torch', 'fastapi'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "set()"

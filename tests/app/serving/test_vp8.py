@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app.serving.vp8 import frame_size, quantisers
+from app.serving.vp8 import frame_size, lossless_size, quantisers
 
 
 def frame(picture: Image.Image, quality: int, method: int) -> bytes:
@@ -43,6 +43,19 @@ def test_neither_quantiser_rises_with_the_quality(size: tuple[int, int], noise: 
 def test_a_frame_has_the_size_it_was_saved_with() -> None:
     for size in ((1, 1), (5, 3), (300, 7)):
         assert frame_size(frame(picture(*size, 9), 80, 0)) == size
+
+
+def test_a_lossless_frame_has_the_size_it_was_saved_with() -> None:
+    for size in ((1, 1), (5, 3), (300, 7), (16_383, 2)):
+        file = io.BytesIO()
+        Image.new("RGB", size).save(file, "WEBP", lossless=True)
+        data = file.getvalue()
+        assert data[12:16] == b"VP8L"
+        assert lossless_size(data[20:]) == size
+    assert lossless_size(b"\x2e" + data[21:]) is None
+    assert lossless_size(data[20:24] + b"\xff") is None  # of a later version
+    with pytest.raises(struct.error):
+        lossless_size(data[20:24])
 
 
 def test_a_frame_that_is_none_or_is_cut_off_is_told() -> None:

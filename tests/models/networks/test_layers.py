@@ -5,7 +5,13 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
+from models.config import NetworkConfig
+from models.networks.generator import Generator
 from models.networks.layers import ModulatedNorm, ResizeConv, SkipExcitation, double, halve
+from models.registry import ARCHITECTURES, build_generator
+
+STAGES = {"dcgan": (3, 4), "fastgan": (4,), "r3gan": (4,)}  # that a generator of 32 px may have
+SHAPES = [(kind, stages, mapping) for kind in ARCHITECTURES for stages in STAGES[kind] for mapping in (0, 2)]
 
 
 def test_a_resize_convolution_is_nearest_resizing_and_then_a_3x3_convolution() -> None:
@@ -85,3 +91,92 @@ def test_doubling_and_halving_keep_the_precision_they_are_given() -> None:
         x = torch.randn(1, 2, 8, 8, dtype=precision)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             assert double(x).dtype == halve(x).dtype == precision
+
+
+def narrow(architecture: str, stages: int, mapping_layers: int) -> Generator:
+    """A generator of 32 px, in float64, whose w is longer than what any layer of it is turned into."""
+    network = NetworkConfig.model_validate(
+        {
+            "architecture": architecture,
+            "resolution": 32,
+            "z_dim": 160,
+            "w_dim": 160,
+            "mapping_layers": mapping_layers,
+            "generator_widths": (4,) * stages,
+            "discriminator_widths": (4,) * (4 if architecture == "r3gan" else 3),
+            "group_size": 4,
+        }
+    )
+    return build_generator(network).double().eval()
+
+
+@pytest.mark.parametrize(("architecture", "stages", "mapping_layers"), SHAPES)
+def test_the_style_weights_of_a_layer_are_all_that_its_w_is_seen_through(
+    architecture: str, stages: int, mapping_layers: int
+) -> None:
+    generator = narrow(architecture, stages, mapping_layers)
+    weights = generator.synthesis.style_weights()
+    assert len(weights) == generator.num_ws
+    with torch.no_grad():
+        w = generator.mapping(torch.randn(2, 160).double())
+        x = generator.synthesis(w)
+        for layer, weight in enumerate(weights):
+            unseen = torch.linalg.svd(weight).Vh[-1]
+            seen = torch.linalg.svd(weight).Vh[0]
+            moved = [w.clone(), w.clone()]
+            moved[0][:, layer] += 10 * unseen
+            moved[1][:, layer] += 10 * seen
+            unchanged, changed = ((generator.synthesis(other) - x).abs().max() for other in moved)
+            assert float(unchanged) < 1e-6 * float(changed)
+
+
+@pytest.mark.parametrize(("architecture", "stages", "mapping_layers"), SHAPES)
+def test_every_tensor_of_a_synthesis_belongs_to_one_of_its_stages(
+    architecture: str, stages: int, mapping_layers: int
+) -> None:
+    synthesis = narrow(architecture, stages, mapping_layers).synthesis
+    found = {name: synthesis.stage_of(name) for name in synthesis.state_dict()}
+    assert set(found.values()) == set(range(stages))
+    assert found["paint.weight"] == stages - 1
+    assert found.get("start.weight", found.get("weigh.weight", found.get("start.convolution.weight"))) == 0
+
+
+@pytest.mark.parametrize(("architecture", "stages"), [(kind, stages) for kind, stages, mapping in SHAPES if mapping])
+def test_a_layer_of_w_is_heard_through_the_tensors_of_its_own_stage_alone(architecture: str, stages: int) -> None:
+    generator = narrow(architecture, stages, 2)
+    w = torch.randn(2, generator.num_ws, 160).double()
+    for layer in range(1, stages):
+        deaf = narrow(architecture, stages, 2)
+        deaf.load_state_dict(generator.state_dict())
+        other = w.clone()
+        other[:, layer] += 10
+        with torch.no_grad():
+            for name, tensor in deaf.synthesis.named_parameters():
+                if name.endswith("affine.weight") and deaf.synthesis.stage_of(name) == layer:
+                    tensor.zero_()
+            assert torch.equal(deaf.synthesis(w), deaf.synthesis(other))
+            assert not torch.equal(generator.synthesis(w), generator.synthesis(other))
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_what_lies_before_a_stage_does_not_depend_on_its_tensors(architecture: str) -> None:
+    generator = narrow(architecture, 4, 2)
+    changed = narrow(architecture, 4, 2)
+    stage = 2
+    with torch.no_grad():
+        for name, tensor in changed.synthesis.state_dict().items():
+            same = generator.synthesis.state_dict()[name]
+            tensor.copy_(same if changed.synthesis.stage_of(name) < stage else 2 * same + 1)
+        before = {"dcgan": "norms.1", "fastgan": "stages.0.1", "r3gan": "stages.1"}[architecture]  # 8 pixels
+        after = {"dcgan": "upsamples.1", "fastgan": "stages.1.0", "r3gan": "stages.2"}[architecture]  # 16 pixels
+        seen: dict[str, list[torch.Tensor]] = {before: [], after: []}
+        w = torch.randn(2, 4, 160).double()
+        for network in (generator, changed):
+            for name, outputs in seen.items():
+                hook = network.synthesis.get_submodule(name).register_forward_hook(
+                    lambda _module, _inputs, output, kept=outputs: kept.append(output)
+                )
+                network.synthesis(w)
+                hook.remove()
+    assert torch.equal(*seen[before])
+    assert not torch.equal(*seen[after])

@@ -136,7 +136,6 @@ def test_minimal_metadata_leaves_the_recipe_out_of_the_file(client: httpx.Client
     ("body", "code", "param"),
     [
         ({"sliders": {"smile": 1.0}}, "direction_not_found", "sliders"),
-        ({"keep": True}, "keep_unavailable", "keep"),
         ({"label": "cat"}, "label_not_found", "label"),
         ({"output_format": "wav"}, "invalid_request", "output_format"),
         ({"output_format": "txt"}, "invalid_request", "output_format"),

@@ -1,0 +1,1 @@
+"""Long drawing: films and sheets, each frame the picture that the service would paint."""

@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test check format bench bench-serving bench-engines bench-training bench-prompts resume-kills determinism serving-storm clean
+.PHONY: help run demo test check format bench bench-serving bench-engines bench-latents bench-training bench-prompts resume-kills determinism serving-storm clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -26,7 +26,7 @@ demo: .venv/installed ## the whole story by itself: upload, train a minute, draw
 	$(BIN)/ganvas demo
 
 test: .venv/installed-dev ## the default tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 check: .venv/installed-dev ## ruff, mypy --strict, import contracts, docs
 	$(BIN)/ruff check .
@@ -58,6 +58,12 @@ bench-serving: .venv/installed-dev .venv-peers/installed ## Ganvas beside LitSer
 bench-engines: .venv/installed-dev ## ways to run a pass, and ways to write a file
 	$(BIN)/python benchmarks/engines.py --markdown
 	$(BIN)/python benchmarks/encoders.py
+
+bench-latents: .venv/installed-dev ## ten thousand pictures in a zip, live frames, projection, files proved
+	$(BIN)/python benchmarks/bulk.py
+	$(BIN)/python benchmarks/live.py
+	$(BIN)/python benchmarks/proofs.py
+	$(BIN)/python benchmarks/projection.py
 
 bench-training: .venv/installed-dev ## the line-up: every preset and a peer, ten minutes each
 	$(BIN)/python benchmarks/training.py --minutes 10 --out benchmarks/results/line-up

@@ -34,7 +34,7 @@ def paste(studio: Any, block: str, folder: Path) -> str:
 
 def test_the_lines_of_the_readme_work_as_pasted(sampled_studio: Any, tmp_path: Path) -> None:
     (tmp_path / "examples").symlink_to(ROOT / "examples")
-    one, nine, prompted, proof, loop, directions, upload, training = BLOCKS
+    one, nine, prompted, proof, loop, search, directions, upload, training = BLOCKS
     paste(sampled_studio, one, tmp_path)
     assert Image.open(io.BytesIO((tmp_path / "42.png").read_bytes())).size == (64, 64)
     paste(sampled_studio, nine, tmp_path)
@@ -49,6 +49,9 @@ def test_the_lines_of_the_readme_work_as_pasted(sampled_studio: Any, tmp_path: P
         (job,) = set(re.findall(r"job_[0-9a-f]{24}", paste(sampled_studio, drawing, tmp_path)))
         assert sampled_studio.finish(job)["status"] == "succeeded"
     assert "sefa-0" in sampled_studio.client.get("/v1/models/emoji").json()["directions"]
+    (job,) = set(re.findall(r"job_[0-9a-f]{24}", paste(sampled_studio, search, tmp_path)))
+    assert sampled_studio.job(job)["kind"] == "project"
+    assert sampled_studio.client.post(f"/v1/jobs/{job}/cancel").status_code == 200
     sent = paste(sampled_studio, upload, tmp_path)
     (preparing,) = set(re.findall(r"job_[0-9a-f]{24}", sent))
     assert sampled_studio.finish(preparing)["status"] == "succeeded"

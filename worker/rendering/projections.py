@@ -1,6 +1,5 @@
 """A picture looked for in a model's latent space: what comes of it is a recipe, and a film of the search."""
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -8,10 +7,9 @@ from typing import Any, Final
 import numpy as np
 import torch
 from sqlalchemy.orm import Session
-from torch import Tensor
 
-from app.core import jobs, latents
-from app.core.errors import GanvasError, InvalidRequest
+from app.core import errors, jobs, latents
+from app.core.errors import InvalidRequest
 from app.core.records import Job
 from app.core.storage import Storage
 from app.serving.encode import Pixels, resample
@@ -19,19 +17,20 @@ from app.serving.films.containers import MEDIA_TYPES
 from app.serving.films.writing import open_film
 from app.serving.projecting import FILM_FPS, ProjectionOrder
 from app.serving.recipe import Recipe
-from models.errors import ModelsError
-from models.latents import likeness, projection
-from models.latents.projection import Projection
-from models.networks.generator import Generator
+from app.serving.runtime import devices
+from models.checkpoint import read_meta
+from models.errors import CheckpointInvalid, EncoderUnavailable
+from models.latents.projection import STEPS
 from worker.dataset.decode_pool import Decoder, Framing
 from worker.dataset.formats import picture_format
 from worker.dataset.verdicts import Refused
-from worker.rendering import networks
 from worker.rendering.engine import Engine, Stopped
-from worker.rendering.progress import TELLING_SECONDS, Progress
+from worker.rendering.progress import Progress
+from worker.rendering.project import Found, likeness_of, project_picture
 from worker.rendering.publish import Workplace, require_checkpoints
+from worker.training.share import step_threads
 
-LOOKING_SHARE: Final = 0.4  # of the progress, for looking at seeds; the rest is the search
+PERCENT: Final = 100
 FILM_SIDE: Final = 256  # pixels: the least that is comfortable to watch
 REST_FRAMES: Final = FILM_FPS  # on the picture that was found
 FILM_NAME: Final = "film"
@@ -42,13 +41,12 @@ def draw(workshop: Workplace, claim: jobs.Claim) -> None:
     """Look for the picture of a job, and end the job. Raises Stopped, with nothing published."""
     order = ProjectionOrder.model_validate(claim.request)
     require_checkpoints(workshop.db, [order.checkpoint], order.model)
-    generator, _ = networks.read(workshop, order.checkpoint)
-    target = _target(workshop.storage, order, generator)
-    search = Search(claim, Progress(workshop.storage, claim, order.steps or projection.STEPS))
-    found = search.find(generator, target, order)
+    target = _target(workshop.storage, order)
+    progress = Progress(workshop.storage, claim, PERCENT)
+    found = _search(workshop, claim, progress, order, target)
     with workshop.storage.scratch() as folder, Engine(workshop.settings, workshop.storage, claim.should_stop) as engine:
         folder.mkdir()
-        stored = latents.store(workshop.storage, found.w.cpu().numpy())
+        stored = latents.store(workshop.storage, found.w)
         side = target.shape[0]
         recipe = Recipe(
             model=order.model,
@@ -60,17 +58,21 @@ def draw(workshop: Workplace, claim: jobs.Claim) -> None:
             **engine.runtime._asdict(),
         )
         picture = engine.load(order.checkpoint).render([recipe])[0]
-        told = {"recipe": recipe.model_dump(mode="json")} | alike(picture, target)
+        told = {"recipe": recipe.model_dump(mode="json")} | likeness_of(picture, target)._asdict()
         if order.film:
             told |= _film(engine, workshop.storage, folder / FILM_NAME, order, found, target)
-        _publish(workshop, claim, search.progress, told, (stored, found), beside(target, picture))
+        told["seed_likeness"] = (
+            found.seed_likeness._asdict()
+        )  # of the nearest seed, beside which the search has to be good
+        _publish(workshop, claim, progress, told, (stored, found), beside(target, picture))
 
 
-def _target(storage: Storage, order: ProjectionOrder, generator: Generator) -> Pixels:
+def _target(storage: Storage, order: ProjectionOrder) -> Pixels:
     """The picture as a dataset would have it, [R, R, 3]: decoded in a process of its own. Raises InvalidRequest."""
     data = storage.get(order.target)
-    side = generator.config.resolution
-    if generator.config.channels != len(WHITE):
+    network = read_meta(storage.path(order.checkpoint)).config.network
+    side = network.resolution
+    if network.channels != len(WHITE):
         raise InvalidRequest("Only models of colour pictures can be searched.", code="picture_expected")
     decoder = Decoder()
     try:
@@ -83,58 +85,45 @@ def _target(storage: Storage, order: ProjectionOrder, generator: Generator) -> P
     return np.frombuffer(decoded, dtype=np.uint8).reshape(side, side, 3)
 
 
-class Search:
-    """A search, and what is told of it."""
+def _search(
+    workshop: Workplace, claim: jobs.Claim, progress: Progress, order: ProjectionOrder, target: Pixels
+) -> Found:
+    """Raises Stopped, CheckpointInvalid, and Conflict where the checkpoint's texts cannot be read here."""
+    torch.set_num_threads(step_threads(workshop.settings.threads))
 
-    def __init__(self, claim: jobs.Claim, progress: Progress) -> None:
-        self.progress = progress
-        self._claim = claim
-        self._told = time.monotonic()
+    def tell(share: float, doing: str, picture: Pixels | None) -> None:
+        progress.done = round(PERCENT * share)
+        if picture is None:
+            claim.report("tick", {"done": progress.done, "total": PERCENT}, progress=share, message=doing)
+        else:
+            progress.tell(doing, beside(target, picture))
 
-    def find(self, generator: Generator, target: Pixels, order: ProjectionOrder) -> Projection:
-        """Look at many seeds, then search from the nearest ones. Raises Stopped."""
-        try:
-            sketches = projection.sketch(generator, on_batch=self._looked, should_stop=self._claim.should_stop)
-        except ModelsError as error:
-            raise GanvasError(str(error), code="encoder_unavailable") from error
-        if sketches is None:
-            raise Stopped
-        found = projection.project(
-            generator,
-            tensor(target),
-            sketches,
+    try:
+        found = project_picture(
+            workshop.storage.path(order.checkpoint),
+            target,
+            on_progress=tell,
+            should_stop=claim.should_stop,
+            device=devices(workshop.settings.device)[0],
+            steps=order.steps or STEPS,
             seed=order.seed,
-            steps=self.progress.total,
-            on_step=self._stepped(generator, target),
-            should_stop=self._claim.should_stop,
         )
-        if found is None:
-            raise Stopped
-        return found
-
-    def _looked(self, done: int, total: int) -> None:
-        if time.monotonic() - self._told < TELLING_SECONDS:
-            return
-        self._told = time.monotonic()
-        message = f"Looked at {done:,} of {total:,} seeds."
-        self._claim.report("tick", {"seeds": done}, progress=LOOKING_SHARE * done / total, message=message)
-
-    def _stepped(self, generator: Generator, target: Pixels) -> Callable[[int, int, Tensor, float], None]:
-        def tell(step: int, steps: int, w: Tensor, _loss: float) -> None:
-            if self.progress.step():
-                with torch.no_grad():
-                    x = generator.synthesis(w[None])
-                self.progress.tell(f"Step {step} of {steps}.", beside(target, pixels(x)))
-
-        return tell
+    except CheckpointInvalid as error:
+        raise errors.CheckpointInvalid(f"Checkpoint {order.checkpoint[:12]}: {error}") from error
+    except EncoderUnavailable as error:
+        raise errors.Conflict(f"This model cannot be searched here: {error}", code="encoder_unavailable") from error
+    if found is None:
+        raise Stopped
+    return found
 
 
 def _film(
-    engine: Engine, storage: Storage, place: Path, order: ProjectionOrder, found: Projection, target: Pixels
+    engine: Engine, storage: Storage, place: Path, order: ProjectionOrder, found: Found, target: Pixels
 ) -> dict[str, Any]:
     """The target, and beside it the way there; it carries the mark alone, for no recipe gives a search."""
     loaded = engine.load(order.checkpoint)
-    way = torch.cat([found.trajectory, found.w[None].expand(REST_FRAMES, -1, -1)])
+    way = torch.from_numpy(np.concatenate([found.trajectory, np.repeat(found.w[None], REST_FRAMES, axis=0)]))
+    way = way.to(loaded.generator.w_avg.device)
     scale = max(1, FILM_SIDE // target.shape[0])
     size = (2 * target.shape[1] * scale, target.shape[0] * scale)
     with open_film(place, "mp4", size=size, fps=FILM_FPS, recipe=None, loop=False) as writer:
@@ -149,12 +138,13 @@ def _publish(
     claim: jobs.Claim,
     progress: Progress,
     told: dict[str, Any],
-    latent: tuple[str, Projection],
+    latent: tuple[str, Found],
     poster: Pixels,
 ) -> None:
     """List the latent, and end the job with its recipe, in one transaction."""
     stored, found = latent
-    shown, forget = progress.poster(poster), []
+    shown = progress.poster(poster)
+    forget: list[Callable[[], None]] = []
     if "file" in told:
         told["url"] = f"/v1/renders/{claim.job_id}/file"
 
@@ -163,28 +153,11 @@ def _publish(
         latents.keep(session, workshop.storage, stored, (found.w.shape[0], found.w.shape[1]), job.id)
         forget.append(progress.name(job, shown))
 
-    message = f"Found: similarity {told['ssim']:.2f} (SSIM), error {100 * told['error']:.1f}%."
+    message = f"Found: similarity {told['similarity']:.2f} (SSIM), error {100 * told['error']:.1f}%."
     claim.finish("succeeded", message=message, change=change, result=told)
     forget[0]()
-
-
-def alike(picture: Pixels, target: Pixels) -> dict[str, float]:
-    """How alike two pictures are: SSIM, 1 for equal ones, and the multi-scale error, 0 for equal ones."""
-    seen, goal = likeness.look(tensor(picture)), likeness.look(tensor(target))
-    return {"ssim": float(likeness.similarity(seen, goal)), "error": float(likeness.error(seen, goal))}
 
 
 def beside(target: Pixels, picture: Pixels) -> Pixels:
     """What is looked for, and what is there by now, [R, 2 R, 3]."""
     return np.concatenate([target, picture], axis=1)
-
-
-def tensor(picture: Pixels) -> Tensor:
-    """[R, R, 3] as x [1, 3, R, R] in [-1, 1]."""
-    return torch.from_numpy(picture.astype(np.float32)).permute(2, 0, 1)[None] / 127.5 - 1
-
-
-def pixels(x: Tensor) -> Pixels:
-    """The inverse, of x [1, 3, R, R]."""
-    picture: Pixels = (x * 127.5 + 127.5).round().clamp(0, 255).to(torch.uint8)[0].permute(1, 2, 0).cpu().numpy()
-    return picture

@@ -1,7 +1,7 @@
 """Real generators with random weights, small enough to paint in a moment, saved and stored as any other checkpoint."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -21,8 +21,6 @@ from models.latents.truncation import update_w_avg
 from models.presets import preset
 from models.registry import build_discriminator, build_generator
 
-torch.set_num_threads(1)  # pictures this small are painted no sooner by more, and other tests run beside these
-
 MakeCheckpoint = Callable[..., str]
 MakeRecipe = Callable[..., Recipe]
 SECONDS = 60  # longer than any of this takes, so that a lost answer fails the test instead of hanging it
@@ -37,6 +35,15 @@ def small_config(preset_name: str = "tiny", **network: Any) -> TrainConfig:
 def prompted() -> TrainConfig:
     text = TextConfig(encoder="hashed-256", features=256, dim=16)
     return small_config(text=text, discriminator_widths=(16, 8, 8))
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """As the service's painters have it; what ran in this process before may have left another number."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from app.serving.projecting import ProjectionOrder
 from app.serving.recipe import Recipe
 from worker.rendering import projections
 from worker.rendering.engine import Stopped
+from worker.rendering.project import likeness_of
 from worker.tasks import Workshop
 
 SIDE = 32
@@ -93,10 +94,10 @@ def test_the_recipe_that_is_found_draws_a_picture_nearer_than_the_nearest_seed(
     recipe = Recipe.model_validate(job.result["recipe"])
     found = painted(workshop, checkpoint, recipe)
     seed = painted(workshop, checkpoint, recipe.model_copy(update={"latent": None}))
-    assert projections.alike(found, target)["error"] < 0.7 * projections.alike(seed, target)["error"]
-    assert projections.alike(found, target) == pytest.approx(
-        {name: job.result[name] for name in ("ssim", "error")}, abs=1e-6
-    )
+    reached = likeness_of(found, target)
+    assert reached.error < 0.7 * likeness_of(seed, target).error
+    assert (job.result["similarity"], job.result["error"]) == pytest.approx(reached, abs=1e-6)
+    assert job.result["seed_likeness"]["error"] > reached.error
     with workshop.db.read() as session:
         latents.require(session, recipe.stored())
 

@@ -19,6 +19,7 @@ from app.api.routes import live
 from app.api.sockets import MAX_MESSAGE_BYTES
 from app.core.settings import Settings
 from app.serving.encode import read_recipe
+from worker import tasks
 
 Connect = Callable[..., Any]
 SECONDS = 30
@@ -119,6 +120,22 @@ def test_a_message_changes_what_it_names_and_keeps_the_rest(stage: Connect) -> N
         assert answered(connection, psi=0.1)["seed"] == chosen
 
 
+def test_sliders_move_by_name_each_for_itself_and_mean_what_they_mean_in_urls(
+    stage: Connect, client: httpx.Client, app: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GANVAS_DATA", str(app.settings.data))
+    app.publish("tuned")
+    tasks.render(client.post("/v1/models/tuned/directions", json={"count": 2}).json()["id"])
+    with stage(model="tuned") as connection:
+        answered(connection, sliders={"sefa-0": 1.5})
+        both = answered(connection, sliders={"sefa-1": -2})
+        assert {slider["name"]: slider["amount"] for slider in both["sliders"]} == {"sefa-0": 1.5, "sefa-1": -2.0}
+        say(connection, format="png", metadata="full")
+        file = frame(connection)
+        assert [slider["name"] for slider in answered(connection, sliders={"sefa-1": None})["sliders"]] == ["sefa-0"]
+    assert file == client.get("/v1/models/tuned/image?seed=0&sliders=sefa-0:1.5,sefa-1:-2").content
+
+
 def test_ids_come_before_their_frames_and_say_how_many_passes_it_took(stage: Connect) -> None:
     with stage() as connection:
         for number in range(200):
@@ -216,7 +233,7 @@ def test_who_cannot_be_served_is_told_why(stage: Connect, model: str, query: str
 def test_many_watch_one_performance_by_the_same_passes(stage: Connect, client: httpx.Client) -> None:
     def painted() -> float:
         lines = client.get("/metrics").text.splitlines()
-        return sum(float(line.split()[1]) for line in lines if line.startswith("ganvas_pictures_painted_total{"))
+        return sum(float(line.split()[-1]) for line in lines if line.startswith("ganvas_pictures_painted_total{"))
 
     with contextlib.ExitStack() as open_:
         watching = [open_.enter_context(stage("?watch=show")) for _ in range(5)]

@@ -207,7 +207,8 @@ def test_a_foreign_picture_is_looked_for_and_its_neighbours_are_drawn(
     _, minimal = draw(client, metadata="minimal")
     monkeypatch.setenv("GANVAS_DATA", str(app.settings.data))
     monkeypatch.setenv("GANVAS_THREADS", "1")
-    monkeypatch.setattr("worker.rendering.projections.projection.STEPS", 4)
+    monkeypatch.setattr("worker.rendering.projections.STEPS", 4)
+    monkeypatch.setattr("models.latents.projection.SEEDS", 200)
     with ThreadPoolExecutor(1) as pool:
         asked = pool.submit(client.post, ROUTE, files={"image": minimal}, data={"n": "2", "seed": "3"})
         waiting: list[dict[str, Any]] = []

@@ -26,7 +26,7 @@ demo: .venv/installed ## the whole story by itself: upload, train a minute, draw
 	$(BIN)/ganvas demo
 
 test: .venv/installed-dev ## the default tests
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 
 check: .venv/installed-dev ## ruff, mypy --strict, import contracts, docs
 	$(BIN)/ruff check .
@@ -59,7 +59,8 @@ bench-engines: .venv/installed-dev ## ways to run a pass, and ways to write a fi
 	$(BIN)/python benchmarks/engines.py --markdown
 	$(BIN)/python benchmarks/encoders.py
 
-bench-latents: .venv/installed-dev ## ten thousand pictures in a zip, live frames, projection, files proved
+bench-latents: .venv/installed-dev ## loops, ten thousand pictures in a zip, live frames, projection, files proved
+	$(BIN)/python benchmarks/loops.py
 	$(BIN)/python benchmarks/bulk.py
 	$(BIN)/python benchmarks/live.py
 	$(BIN)/python benchmarks/proofs.py

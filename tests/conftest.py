@@ -29,6 +29,14 @@ from models.registry import build_generator
 START_SECONDS = 30
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where several processes run the tests, one of them runs all that share the one application, in their order; the
+    others go file by file."""
+    for item in items:
+        shared = "app" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("app" if shared else item.nodeid.partition("::")[0]))
+
+
 @dataclass(frozen=True)
 class RunningApp:
     """An application that answers on `url`, and what it stands on."""

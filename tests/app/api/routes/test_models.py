@@ -14,13 +14,13 @@ from app.core.errors import NotFound
 
 
 def test_a_model_shows_its_weights_and_what_it_is(client: httpx.Client, app: Any) -> None:
-    first, second = (app.publish("grown", seed=kimg, kimg=kimg) for kimg in (1, 2))
-    shown = client.get("/v1/models/grown").json()
-    assert (shown["id"], shown["object"], shown["checkpoint"]) == ("grown", "model", second)
+    first, second = (app.publish("shown", seed=kimg, kimg=kimg) for kimg in (1, 2))
+    shown = client.get("/v1/models/shown").json()
+    assert (shown["id"], shown["object"], shown["checkpoint"]) == ("shown", "model", second)
     assert [item["checkpoint"] for item in shown["checkpoints"]] == [first, second]
     assert (shown["resolution"], shown["z_dim"], shown["num_ws"], shown["metrics"]) == (32, 16, 4, {"swd": 12.5})
-    pinned = client.get(f"/v1/models/grown%40{first[:12]}").json()
-    assert (pinned["id"], pinned["checkpoint"]) == (f"grown@{first[:12]}", first)
+    pinned = client.get(f"/v1/models/shown%40{first[:12]}").json()
+    assert (pinned["id"], pinned["checkpoint"]) == (f"shown@{first[:12]}", first)
 
 
 def test_promoting_changes_what_the_bare_name_means_at_once(client: httpx.Client, app: Any) -> None:

@@ -25,18 +25,12 @@ def import_samples(db: Database, storage: Storage) -> None:
 
 def _import_model(db: Database, storage: Storage) -> None:
     meta = read_meta(MODEL)
-    network = meta.config.network
     sha256 = storage.put(MODEL)
     model = {
         "name": "emoji",
-        "architecture": network.architecture,
-        "resolution": network.resolution,
-        "z_dim": network.z_dim,
-        "w_dim": network.w_dim,
-        "num_ws": network.num_ws,
+        **catalogue.row_of(meta.config.network),
         "labels": list(meta.labels),
         "vocabulary": list(meta.vocabulary),
-        "encoder": None if network.text is None else network.text.encoder,
         "dataset": meta.dataset,
         "license": meta.license,
         "owned_by": "ganvas",

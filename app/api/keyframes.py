@@ -1,7 +1,7 @@
 """From what was asked to the points that a film passes or a sheet shows, each known here and fit for its model."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 from pydantic import ValidationError
 from sqlalchemy import select
@@ -137,8 +137,7 @@ def _of_wish(wish: KeyframeIn, body: RenderIn, served: Served, sliders: Sequence
 
 def _point(recipe: Recipe) -> Point:
     """The point that a picture's recipe names."""
-    fields: dict[str, Any] = {name: getattr(recipe, name) for name in Point.model_fields}
     try:
-        return Point(**fields)
+        return recipe.point()
     except ValidationError as error:
         raise InvalidRequest(reason_of(error), param="keyframes") from error

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from app.core import carrying
 from app.core.errors import Conflict, InvalidRequest, NotFound
 from app.core.records import Checkpoint, Job, Model
+from models.config import NetworkConfig
 
 CHECKPOINT_PREFIX: Final = re.compile(r"[0-9a-f]{12,64}")
 
@@ -80,6 +81,18 @@ def checkpoints(session: Session, name: str) -> list[Checkpoint]:
     """A model's checkpoints, oldest training first."""
     query = select(Checkpoint).where(Checkpoint.model_name == name).order_by(Checkpoint.kimg, Checkpoint.created_at)
     return list(session.scalars(query))
+
+
+def row_of(network: NetworkConfig) -> dict[str, Any]:
+    """What a model's row says of its networks."""
+    return {
+        "architecture": network.architecture,
+        "resolution": network.resolution,
+        "z_dim": network.z_dim,
+        "w_dim": network.w_dim,
+        "num_ws": network.num_ws,
+        "encoder": None if network.text is None else network.text.encoder,
+    }
 
 
 def publish(

@@ -5,7 +5,6 @@ from typing import Final, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.serving.point import Seed, Sha256
-from app.serving.recipe import MetadataLevel
 
 MAX_STEPS: Final = 2000
 FILM_FPS: Final = 24
@@ -23,4 +22,3 @@ class ProjectionOrder(BaseModel):
     seed: Seed = Field(0, description="Of all chance in the search.")
     steps: int | None = Field(None, ge=1, le=MAX_STEPS, description="Of the search; absent: as many as are worth it.")
     film: bool = Field(True, description="Whether a film shows the search.")
-    metadata: MetadataLevel = Field("full", description="What the film tells of its making.")

@@ -49,6 +49,10 @@ class Recipe(Point):
             require_room(_canonical.__wrapped__(self))  # which is not worth remembering yet
         return self
 
+    def point(self) -> Point:
+        """What it draws, without where and how large."""
+        return Point(**{name: getattr(self, name) for name in Point.model_fields})
+
     def canonical_json(self) -> str:
         """Sorted keys, no spaces, ASCII, every field, the runtime's where it is known: equal recipes, equal texts."""
         return _canonical(self)

@@ -59,17 +59,11 @@ def _require_kin(request: dict[str, Any], first: Parent, second: Parent) -> None
 
 
 def _model(request: dict[str, Any], meta: CheckpointMeta) -> dict[str, Any]:
-    network = meta.config.network
     return {
         "name": request["name"],
-        "architecture": network.architecture,
-        "resolution": network.resolution,
-        "z_dim": network.z_dim,
-        "w_dim": network.w_dim,
-        "num_ws": network.num_ws,
+        **catalogue.row_of(meta.config.network),
         "labels": list(meta.labels),
         "vocabulary": list(meta.vocabulary),
-        "encoder": None if network.text is None else network.text.encoder,
         "dataset": meta.dataset,
         "license": meta.license,
         "parents": [request["first"], request["second"]],

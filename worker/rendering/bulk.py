@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 from zipfile import BadZipFile, ZipFile, ZipInfo
 
 import structlog
@@ -19,7 +19,7 @@ from app.serving.encode import Pixels, encode
 from app.serving.recipe import Recipe
 from worker.rendering.engine import Engine
 from worker.rendering.progress import Progress
-from worker.rendering.publish import Workplace, require_checkpoints
+from worker.rendering.publish import Workplace, filed, require_checkpoints
 
 log = structlog.get_logger(__name__)
 
@@ -146,16 +146,8 @@ def _publish(workshop: Workplace, claim: jobs.Claim, place: Path, template: Reci
         parts.extend(job.parts)
         job.parts = []
 
-    result: dict[str, Any] = {
-        "file": stored,
-        "url": f"/v1/renders/{claim.job_id}/file",
-        "media_type": "application/zip",
-        "format": "zip",
-        "bytes": size,
-        "pictures": pictures,
-        "size": f"{template.size[0]}x{template.size[1]}",
-        "recipe": template.model_dump(mode="json"),
-    }
+    result = filed(claim, stored, "zip", "application/zip", size, template.size)
+    result |= {"pictures": pictures, "recipe": template.model_dump(mode="json")}
     message = f"{pictures:,} pictures of {result['size']} pixels, {size / 1e6:.1f} MB."
     claim.finish("succeeded", message=message, change=change, result=result)
     for part in parts:

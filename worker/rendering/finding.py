@@ -19,7 +19,7 @@ from worker.rendering import networks
 from worker.rendering.carrying import carry
 from worker.rendering.engine import Engine
 from worker.rendering.progress import Progress
-from worker.rendering.publish import Workplace
+from worker.rendering.publish import Workplace, filed
 
 
 def draw(workshop: Workplace, claim: jobs.Claim) -> None:
@@ -82,15 +82,8 @@ def _publish(workshop: Workplace, claim: jobs.Claim, progress: Progress, found: 
     request, storage = claim.request, workshop.storage
     data = marked_png(sheet)
     file, poster = storage.put(data), progress.poster(sheet)
-    result = {
-        "file": file,
-        "url": f"/v1/renders/{claim.job_id}/file",
-        "media_type": "image/png",
-        "format": "png",
-        "bytes": len(data),
-        "size": f"{sheet.shape[1]}x{sheet.shape[0]}",
-        "checkpoint": request["checkpoint"],
-    }
+    result = filed(claim, file, "png", "image/png", len(data), (sheet.shape[1], sheet.shape[0]))
+    result["checkpoint"] = request["checkpoint"]
     forget: list[Callable[[], None]] = []
 
     def change(session: Session, job: Job) -> None:

@@ -27,7 +27,7 @@ from worker.dataset.verdicts import Refused
 from worker.rendering.engine import Engine, Stopped
 from worker.rendering.progress import Progress
 from worker.rendering.project import Found, likeness_of, project_picture
-from worker.rendering.publish import Workplace, require_checkpoints
+from worker.rendering.publish import Workplace, filed, require_checkpoints
 from worker.training.share import step_threads
 
 PERCENT: Final = 100
@@ -60,7 +60,7 @@ def draw(workshop: Workplace, claim: jobs.Claim) -> None:
         picture = engine.load(order.checkpoint).render([recipe])[0]
         told = {"recipe": recipe.model_dump(mode="json")} | likeness_of(picture, target)._asdict()
         if order.film:
-            told |= _film(engine, workshop.storage, folder / FILM_NAME, order, found, target)
+            told |= _film(engine, workshop.storage, claim, folder / FILM_NAME, order, found, target)
         told["seed_likeness"] = (
             found.seed_likeness._asdict()
         )  # of the nearest seed, beside which the search has to be good
@@ -118,7 +118,13 @@ def _search(
 
 
 def _film(
-    engine: Engine, storage: Storage, place: Path, order: ProjectionOrder, found: Found, target: Pixels
+    engine: Engine,
+    storage: Storage,
+    claim: jobs.Claim,
+    place: Path,
+    order: ProjectionOrder,
+    found: Found,
+    target: Pixels,
 ) -> dict[str, Any]:
     """The target, and beside it the way there; it carries the mark alone, for no recipe gives a search."""
     loaded = engine.load(order.checkpoint)
@@ -129,8 +135,9 @@ def _film(
     with open_film(place, "mp4", size=size, fps=FILM_FPS, recipe=None, loop=False) as writer:
         for picture in engine.pictures(loaded, range(len(way)), lambda some: way[list(some)]):
             writer.add(resample(beside(target, picture), size))
-    result = {"bytes": place.stat().st_size, "frames": len(way), "fps": FILM_FPS, "size": f"{size[0]}x{size[1]}"}
-    return result | {"file": storage.adopt(place), "format": "mp4", "media_type": MEDIA_TYPES["mp4"]}
+    bytes_ = place.stat().st_size
+    said = filed(claim, storage.adopt(place), "mp4", MEDIA_TYPES["mp4"], bytes_, size)
+    return said | {"frames": len(way), "fps": FILM_FPS}
 
 
 def _publish(
@@ -145,8 +152,6 @@ def _publish(
     stored, found = latent
     shown = progress.poster(poster)
     forget: list[Callable[[], None]] = []
-    if "file" in told:
-        told["url"] = f"/v1/renders/{claim.job_id}/file"
 
     def change(session: Session, job: Job) -> None:
         workshop.storage.require(*(name for name in (shown, told.get("file")) if name))

@@ -57,16 +57,8 @@ def publish(workshop: Workplace, claim: jobs.Claim, progress: Progress, drawn: D
     size = drawn.place.stat().st_size
     stored, poster = workshop.storage.adopt(drawn.place), progress.poster(drawn.poster)
     forget: list[Callable[[], None]] = []
-    result: dict[str, Any] = {
-        "file": stored,
-        "url": f"/v1/renders/{claim.job_id}/file",
-        "media_type": drawn.media_type,
-        "format": drawn.format,
-        "bytes": size,
-        "size": f"{drawn.size[0]}x{drawn.size[1]}",
-        **drawn.told,
-        "recipe": drawn.recipe.model_dump(mode="json"),
-    }
+    result = filed(claim, stored, drawn.format, drawn.media_type, size, drawn.size)
+    result |= drawn.told | {"recipe": drawn.recipe.model_dump(mode="json")}
 
     def change(session: Session, job: Job) -> None:
         workshop.storage.require(stored, poster)
@@ -78,6 +70,20 @@ def publish(workshop: Workplace, claim: jobs.Claim, progress: Progress, drawn: D
     message = f"{drawn.format} of {result['size']} pixels, {size / 1e6:.1f} MB."
     claim.finish("succeeded", message=message, change=change, result=result)
     forget[0]()
+
+
+def filed(
+    claim: jobs.Claim, stored: str, format_: str, media_type: str, bytes_: int, size: tuple[int, int]
+) -> dict[str, Any]:
+    """What every result says of its file; size: width and height of a picture or frame, pixels."""
+    return {
+        "file": stored,
+        "url": f"/v1/renders/{claim.job_id}/file",
+        "media_type": media_type,
+        "format": format_,
+        "bytes": bytes_,
+        "size": f"{size[0]}x{size[1]}",
+    }
 
 
 def require_weights(db: Database, film: FilmRecipe) -> None:

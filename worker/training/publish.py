@@ -140,18 +140,12 @@ class Publisher:
         }
 
     def _model(self) -> dict[str, Any]:
-        network = self.config.network
         return {
             "name": self.claim.request["name"],
             "job_id": self.claim.job_id,
-            "architecture": network.architecture,
-            "resolution": network.resolution,
-            "z_dim": network.z_dim,
-            "w_dim": network.w_dim,
-            "num_ws": network.num_ws,
+            **catalogue.row_of(self.config.network),
             "labels": list(self.dataset.labels) if self.texts is not None else [],
             "vocabulary": list(self._vocabulary),
-            "encoder": None if network.text is None else network.text.encoder,
             "dataset": self.dataset.name,
         }
 

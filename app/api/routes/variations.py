@@ -15,7 +15,7 @@ from app.api.pictures import Order
 from app.api.schemas.images import ImagesOut
 from app.api.schemas.variations import UPLOAD_BODY, VariationFields, VariationsIn
 from app.core.errors import InvalidRequest
-from app.serving.point import MAX_VARIATIONS, Cross, Point, Variation
+from app.serving.point import MAX_VARIATIONS, Cross, Variation
 from app.serving.recipe import Recipe, parse_size, reason_of, seeds_for
 from app.serving.service import FileKind
 from models.latents.variation import crossing
@@ -99,14 +99,10 @@ def _child(known: Known, second: Recipe, seed: int, strength: float) -> Recipe:
         seed=seed,
         truncation_psi=1.0,
         **dict.fromkeys(("truncation_cutoff", "prompt", "label", "prompt_mode", "mix", "latent")),
-        cross=Cross(first=_point(first), second=_point(second), amount=amount, layers=layers),
+        cross=Cross(first=first.point(), second=second.point(), amount=amount, layers=layers),
         variations=(Variation(seed=seed, strength=strength),),
         sliders=(),
     )
-
-
-def _point(recipe: Recipe) -> Point:
-    return Point(**{name: getattr(recipe, name) for name in Point.model_fields})
 
 
 def _of_parts(recipe: Recipe, **changes: Any) -> Recipe:

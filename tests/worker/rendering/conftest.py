@@ -34,6 +34,12 @@ def checkpoints(workshop: Workshop, publish_tiny: Callable[..., str]) -> list[st
 
 
 @pytest.fixture
+def checkpoint(checkpoints: list[str]) -> str:
+    """The first of them."""
+    return checkpoints[0]
+
+
+@pytest.fixture
 def draw(workshop: Workshop) -> Draw:
     """Have a film or a sheet drawn as the worker does; the job as it ended."""
 

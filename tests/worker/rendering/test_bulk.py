@@ -1,19 +1,15 @@
 """Many pictures get into one zip, each the one of its recipe, whatever becomes of the worker in between."""
 
 import threading
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 from zipfile import ZipFile
 
 import pytest
 
 from app.core import jobs
-from app.core.db import Database
 from app.core.errors import GanvasError
 from app.core.records import Job
-from app.core.settings import Settings
-from app.core.storage import Storage
 from app.serving.bulk import BulkOrder
 from app.serving.encode import encode, read_recipe
 from app.serving.loader import Loader
@@ -27,20 +23,6 @@ Submit = Callable[..., str]
 
 class Killed(GanvasError):
     """Ends an attempt where a kill would."""
-
-
-@pytest.fixture
-def workshop(tmp_path: Path) -> Iterator[Workshop]:
-    settings = Settings(data=tmp_path, threads=1, max_batch=8)
-    db = Database(settings.database)
-    db.migrate()
-    yield Workshop(settings, db, Storage(tmp_path / "blobs"))
-    db.close()
-
-
-@pytest.fixture
-def checkpoint(workshop: Workshop, publish_tiny: Callable[..., str]) -> str:
-    return publish_tiny(workshop.db, workshop.storage, contrast=5.0)
 
 
 @pytest.fixture
@@ -112,6 +94,8 @@ def test_every_seed_is_there_once_and_is_the_picture_of_its_recipe(
 def test_an_attempt_goes_on_behind_what_the_one_before_it_stored(
     workshop: Workshop, submit: Submit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    one_thread = workshop.settings.model_copy(update={"threads": 1})  # so that what is drawn is drawn in order
+    workshop = Workshop(one_thread, workshop.db, workshop.storage)
     job, whole = submit("0-30"), submit("0-30")
     draw(workshop, whole)
     held, stored = claim(workshop, job), []

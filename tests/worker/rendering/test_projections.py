@@ -2,8 +2,6 @@
 
 import io
 import threading
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import av
@@ -12,11 +10,8 @@ import pytest
 from PIL import Image
 
 from app.core import jobs, latents
-from app.core.db import Database
 from app.core.errors import InvalidRequest
 from app.core.records import Job
-from app.core.settings import Settings
-from app.core.storage import Storage
 from app.serving.loader import Loader
 from app.serving.projecting import ProjectionOrder
 from app.serving.recipe import Recipe
@@ -27,20 +22,6 @@ from worker.tasks import Workshop
 
 SIDE = 32
 STEPS = 40
-
-
-@pytest.fixture
-def workshop(tmp_path: Path) -> Iterator[Workshop]:
-    settings = Settings(data=tmp_path, threads=1, max_batch=8)
-    db = Database(settings.database)
-    db.migrate()
-    yield Workshop(settings, db, Storage(tmp_path / "blobs"))
-    db.close()
-
-
-@pytest.fixture
-def checkpoint(workshop: Workshop, publish_tiny: Callable[..., str]) -> str:
-    return publish_tiny(workshop.db, workshop.storage, contrast=5.0)
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test check format bench bench-serving bench-engines bench-latents bench-training bench-prompts resume-kills determinism serving-storm clean
+.PHONY: help run demo test check format bench bench-serving bench-engines bench-latents bench-training bench-prompts chaos-short chaos fuzz soak resume-kills determinism serving-storm clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -27,6 +27,20 @@ demo: .venv/installed ## the whole story by itself: upload, train a minute, draw
 
 test: .venv/installed-dev ## the default tests
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+
+CHAOS_TESTS := $(BIN)/python -m pytest -q
+
+chaos-short: .venv/installed-dev ## what Ganvas promises, broken on purpose a few times; CI runs it
+	$(CHAOS_TESTS) tests/chaos
+
+chaos: .venv/installed-dev ## the same as often as docs/reliability.md says; two hours or so
+	CHAOS=full $(CHAOS_TESTS) tests/chaos --ignore tests/chaos/test_fuzz.py --ignore tests/chaos/test_soak.py
+
+fuzz: .venv/installed-dev ## 20,000 requests made of the OpenAPI document
+	CHAOS=full $(CHAOS_TESTS) tests/chaos/test_fuzz.py
+
+soak: .venv/installed-dev ## half an hour of jobs and pictures, watched
+	CHAOS=full $(CHAOS_TESTS) tests/chaos/test_soak.py
 
 check: .venv/installed-dev ## ruff, mypy --strict, import contracts, docs
 	$(BIN)/ruff check .

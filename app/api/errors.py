@@ -21,6 +21,7 @@ from app.core.errors import (
     NotAllowed,
     NotAuthenticated,
     NotFound,
+    StorageFull,
     TooLarge,
     Unavailable,
     Underway,
@@ -51,6 +52,7 @@ ANSWERS: Final[dict[type[GanvasError], Answer]] = {
     TooLarge: Answer(413, "invalid_request_error"),
     Busy: Answer(429, "rate_limit_error"),
     Unavailable: Answer(503, "server_error"),
+    StorageFull: Answer(507, "server_error"),
     GanvasError: SERVER_ERROR,
 }
 FRAMEWORK_CODES: Final = {400: "body_invalid", 404: "route_not_found", 405: "method_not_allowed", 413: "too_large"}

@@ -14,7 +14,7 @@ from python_multipart import MultipartParser
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import parse_options_header
 
-from app.core.errors import GanvasError, InvalidRequest, TooLarge, Unavailable
+from app.core.errors import GanvasError, InvalidRequest, StorageFull, TooLarge, Unavailable
 
 FIELD_MAX_BYTES: Final = 16 * 1024
 FIELDS_MAX: Final = 32
@@ -209,5 +209,5 @@ class _Upload:
 
 def _storage_error(error: OSError) -> GanvasError:
     if error.errno == errno.ENOSPC:
-        return Unavailable("The disk is full; nothing of this upload was kept.", code="storage_full")
+        return StorageFull("The disk is full; nothing of this upload was kept.")
     return Unavailable(f"The upload could not be stored: {error.strerror}.", code="storage_unavailable")

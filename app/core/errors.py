@@ -13,6 +13,8 @@ GanvasError
 ├── TooLarge                   the body or file exceeds a limit
 ├── Busy                       come back later; carries retry_after seconds
 ├── Unavailable                a part we need is down
+│   ├── StorageFull            there is no room on the disk, or too little to begin anything new
+│   └── Damaged                what is stored is no longer what was written
 └── TrainingDiverged           the losses left the real numbers
 """
 
@@ -105,6 +107,18 @@ class Unavailable(GanvasError):
     """A part we need is down."""
 
     code = "unavailable"
+
+
+class StorageFull(Unavailable):
+    """There is no room on the disk, or too little to begin anything new."""
+
+    code = "storage_full"
+
+
+class Damaged(Unavailable):
+    """What is stored is no longer what was written; `ganvas doctor` looks for the like."""
+
+    code = "blob_damaged"
 
 
 class TrainingDiverged(GanvasError):

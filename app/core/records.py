@@ -1,4 +1,5 @@
-"""The rows: datasets, jobs, models with checkpoints and directions, latents, artworks, measured speeds, API keys."""
+"""The rows: datasets, jobs, models with checkpoints and directions, latents, artworks, measured speeds, API keys, and
+what is owed to callers: answers given again, webhooks, the audit log."""
 
 import secrets
 from datetime import UTC, datetime
@@ -13,6 +14,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     String,
     Text,
     TypeDecorator,
@@ -101,6 +103,8 @@ class Job(Record):
     lease_until: Mapped[float | None]  # seconds since 1970 by the database's clock
     dispatched_at: Mapped[float | None]
     cancel_requested: Mapped[bool] = mapped_column(default=False)
+    cancel_requested_at: Mapped[float | None]  # by the database's clock: who does not heed it in time is killed
+    key_id: Mapped[str | None] = mapped_column(String(40))  # of who asked; null on loopback
     state_sha256: Mapped[str | None] = mapped_column(String(64))  # what the next attempt starts from
     previous_state_sha256: Mapped[str | None] = mapped_column(String(64))  # where the newest cannot be read
     state_kimg: Mapped[float | None]
@@ -281,13 +285,83 @@ class Calibration(Record):
 
 
 class ApiKey(Record):
-    """A key's fingerprint; the key itself was shown once and is not kept."""
+    """A key's fingerprint and what it may do; the key itself was shown once and is not kept."""
 
     __tablename__ = "api_keys"
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
     name: Mapped[str] = mapped_column(String(200))
     sha256: Mapped[str] = mapped_column(String(64), unique=True)
+    hint: Mapped[str] = mapped_column(String(20), default="")  # how the key begins, to tell it from others
     scopes: Mapped[list[str]]
+    publishable: Mapped[bool] = mapped_column(default=False)  # may stand in a page: it only draws from one model
+    model: Mapped[str | None] = mapped_column(String(100))  # the only one it is for; null: all
+    rate: Mapped[str | None] = mapped_column(String(40))  # such as 60/minute; null: the setting's
+    origins: Mapped[list[str]] = mapped_column(default=list)  # of pages that may use it; empty: no page is asked
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
+    expires_at: Mapped[datetime | None]
+    last_used_at: Mapped[datetime | None]  # to the minute or so
     revoked_at: Mapped[datetime | None]
+
+
+class IdempotentRequest(Record):
+    """A request that came with a key of its sender's own, and how it was answered: told again for a day."""
+
+    __tablename__ = "idempotent_requests"
+    __table_args__ = (Index("idempotent_requests_by_time", "created_at"),)
+
+    owner: Mapped[str] = mapped_column(String(40), primary_key=True)  # id of the API key; "loopback" without one
+    key: Mapped[str] = mapped_column(String(255), primary_key=True)
+    route: Mapped[str] = mapped_column(String(300))  # method and path
+    fingerprint: Mapped[str | None] = mapped_column(String(64))  # of the body; null until all of it has come
+    locked_until: Mapped[float | None]  # by the database's clock, while it is in the making; null: answered
+    status: Mapped[int | None]  # of the answer
+    headers: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    body: Mapped[bytes | None] = mapped_column(LargeBinary)
+    body_sha256: Mapped[str | None] = mapped_column(String(64))  # blob of a body too large for a row
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class Webhook(Record):
+    """Where to tell of a job, and the secret that signs what is told."""
+
+    __tablename__ = "webhooks"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    url: Mapped[str] = mapped_column(Text)
+    secret: Mapped[str] = mapped_column(String(100))  # whsec_..., shown once; signing needs the secret itself
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class WebhookMessage(Record):
+    """One thing to tell over a webhook, and how the telling went."""
+
+    __tablename__ = "webhook_messages"
+    __table_args__ = (
+        Index("webhook_messages_by_job", "job_id", "created_at"),
+        Index("webhook_messages_due", "next_at"),
+    )
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("webhooks.job_id", ondelete="CASCADE"))
+    type: Mapped[str] = mapped_column(String(40))
+    payload: Mapped[dict[str, Any]]
+    attempts: Mapped[int] = mapped_column(default=0)
+    next_at: Mapped[float | None]  # when to try (again), by the database's clock; null: delivered, or given up
+    delivered_at: Mapped[datetime | None]
+    error: Mapped[str | None] = mapped_column(String(500))  # why the last try failed
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class AuditEntry(Record):
+    """Who made or revoked a key, or deleted something, and when; never changed, never deleted."""
+
+    __tablename__ = "audit_entries"
+    __table_args__ = ({"sqlite_autoincrement": True},)
+
+    id: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True)
+    actor: Mapped[str] = mapped_column(String(40))  # id of an API key, "loopback", "terminal" or "studio"
+    address: Mapped[str | None] = mapped_column(String(100))  # where the request came from
+    action: Mapped[str] = mapped_column(String(40))  # such as key.created or model.deleted
+    target: Mapped[str] = mapped_column(String(200))  # id or name of what it was done to
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)

@@ -82,6 +82,41 @@ class Settings(BaseSettings):
     worker_niceness: int = Field(
         10, ge=0, le=19, description="Niceness of training, so that drawing pictures goes first."
     )
+    free_space_floor_mib: int = Field(
+        512, ge=0, description="Free space, in MiB, below which no new work is taken; what runs may use it to end well."
+    )
+    keep_samples_days: int = Field(
+        0, ge=0, description="Days that sample sheets of ended trainings are kept; 0 is for ever."
+    )
+    keep_events_days: int = Field(
+        90, ge=0, description="Days that the ticks of ended jobs are kept; 0 is for ever. Reports keep theirs."
+    )
+    keep_files_days: int = Field(
+        0, ge=0, description="Days that files of renders are kept that nobody kept as artworks; 0 is for ever."
+    )
+    step_timeout_minutes: float = Field(
+        30,
+        gt=0,
+        description="Minutes that one step of a job may take before its process is held to be stuck and ended.",
+    )
+    rate_per_key: str = Field(
+        "6000/minute", description="Most requests of one API key, as 10/second or 6000/minute; keys may have their own."
+    )
+    rate_per_address: str = Field(
+        "12000/minute", description="Most requests of one address, whatever keys it sends; loopback is not counted."
+    )
+    max_queued_jobs: int = Field(
+        200, ge=1, description="Jobs that may wait at once for one API key, and for all of loopback; more gets 429."
+    )
+    drain_notice_seconds: float = Field(
+        0,
+        ge=0,
+        description="How long /readyz says 503 before a stopping API takes no more: what a balancer needs to notice.",
+    )
+    webhook_hosts: list[str] = Field(
+        default_factory=list,
+        description="JSON list of host names that webhooks may go to although they are not public; localhost, say.",
+    )
     import_samples: bool = Field(True, description="Import the bundled model and sample artwork into an empty studio.")
 
     @cached_property

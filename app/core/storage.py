@@ -14,7 +14,7 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import ObjectStore, from_url
 
-from app.core.errors import NotFound, SettingsInvalid, Unavailable
+from app.core.errors import Damaged, NotFound, SettingsInvalid, StorageFull, Unavailable
 
 CHUNK_BYTES = 1024 * 1024
 STALE_SECONDS = 86_400.0  # no upload and no preparation writes to one scratch place for this long
@@ -72,7 +72,7 @@ class Storage:
             except BaseError as error:
                 raise Unavailable(f"Storage did not answer: {error}.", code="storage_unavailable") from error
             if found != sha256:
-                raise Unavailable(f"Blob {sha256[:12]} came back as {found[:12]}: it is damaged.", code="blob_damaged")
+                raise Damaged(f"Blob {sha256[:12]} came back as {found[:12]}: it is damaged.")
             _rename(place, local)
         return local
 
@@ -156,7 +156,7 @@ def _disk() -> Iterator[None]:
     except OSError as error:
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
             message = "The disk is full; nothing of this was kept. Make space and try again."
-            raise Unavailable(message, code="storage_full") from error
+            raise StorageFull(message) from error
         if error.errno == errno.EIO:
             raise Unavailable(f"The disk failed: {error.strerror}.", code="storage_unavailable") from error
         raise

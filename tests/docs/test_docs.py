@@ -4,6 +4,7 @@ import ast
 import json
 import re
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,13 @@ def test_files_and_functions_stay_short_enough_to_read(file: Path) -> None:
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno is not None:
             assert node.end_lineno - node.lineno < LONGEST_FUNCTION, node.name
+
+
+def test_every_folder_of_tests_is_run_by_default_but_chaos_which_has_targets_of_its_own() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]
+    folders = {str(file.relative_to(ROOT).parent) for file in tracked("tests/**/test_*.py")}
+    tops = {"/".join(folder.split("/")[:2]) for folder in folders}
+    assert tops - {"tests/chaos"} == set(settings["testpaths"])
 
 
 def test_no_adr_is_missing_from_the_list() -> None:

@@ -1,8 +1,6 @@
 import asyncio
 import importlib
 import random
-import subprocess
-import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,14 +15,6 @@ PROGRAM = ROOT / "benchmarks" / "determinism.py"
 def determinism(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(str(PROGRAM.parent))
     return importlib.import_module("determinism")
-
-
-def test_recipes_asked_for_together_while_checkpoints_come_and_go_give_the_files_they_give_alone() -> None:
-    command = [sys.executable, PROGRAM, "--recipes", "200", "--clients", "16"]
-    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert said.returncode == 0, said.stdout + said.stderr
-    assert "200 recipes" in said.stdout
-    assert " 0 different" in said.stdout
 
 
 def test_a_file_that_came_out_otherwise_is_named_and_its_difference_told(determinism: ModuleType, app: Any) -> None:

@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test check format bench bench-serving bench-engines bench-latents bench-training bench-prompts chaos-short chaos fuzz soak resume-kills determinism serving-storm clean
+.PHONY: help run demo test check format bench bench-serving bench-engines bench-latents bench-training bench-prompts chaos-short chaos fuzz soak audit sbom resume-kills determinism serving-storm clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -17,6 +17,10 @@ help: ## what there is
 
 .venv/installed-dev: .venv/installed
 	$(PIP) --editable '.[dev]'
+	@touch $@
+
+.venv/installed-audit: .venv/installed-dev
+	$(PIP) --editable '.[audit]'
 	@touch $@
 
 run: .venv/installed ## the studio on http://127.0.0.1:8000
@@ -41,6 +45,12 @@ fuzz: .venv/installed-dev ## 20,000 requests made of the OpenAPI document
 
 soak: .venv/installed-dev ## half an hour of jobs and pictures, watched
 	CHAOS=full $(CHAOS_TESTS) tests/chaos/test_soak.py
+
+audit: .venv/installed-audit ## is anything known against what is installed; says so where that cannot be asked
+	$(BIN)/python .ci/audit.py
+
+sbom: .venv/installed-audit ## what Ganvas ships with, as CycloneDX in dist/sbom.json
+	$(BIN)/python .ci/sbom.py dist/sbom.json
 
 check: .venv/installed-dev ## ruff, mypy --strict, import contracts, docs
 	$(BIN)/ruff check .

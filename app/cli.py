@@ -12,6 +12,7 @@ from app.core.errors import GanvasError
 
 if TYPE_CHECKING:
     from app.core.db import Database
+    from app.core.records import ApiKey
     from app.core.settings import Settings
 
 cli = typer.Typer(help="Ganvas: train GANs on your own artwork and draw from them.", no_args_is_help=True)
@@ -124,27 +125,42 @@ def osc(
 def keys_create(
     name: Annotated[str, typer.Option(help="Whose key it is.")] = "unnamed",
     scope: Annotated[list[str] | None, typer.Option(help="generate, train or admin; may be repeated.")] = None,
+    model: Annotated[str | None, typer.Option(help="The only model it draws from.")] = None,
+    rate: Annotated[str | None, typer.Option(help="Most requests: 10/second, 60/minute, 1000/hour, 5000/day.")] = None,
+    origin: Annotated[list[str] | None, typer.Option(help="Of pages that may use it; may be repeated.")] = None,
+    days: Annotated[float | None, typer.Option(min=0, help="Days until it ends by itself; none is never.")] = None,
+    publishable: Annotated[bool, typer.Option("--publishable", help="It may stand in a page, and only draws.")] = False,
 ) -> None:
     """Make a key and show it, once."""
-    from app.core import keys
+    from datetime import timedelta
 
-    scopes = scope or ["generate"]
+    from app.core import keys
+    from app.core.records import utc_now
+
     with _database() as db, db.begin() as session:
-        _row, key = keys.create(session, name, keys.check_scopes(scopes))
+        _row, key = keys.create(
+            session,
+            name,
+            scope or ["generate"],
+            model=model,
+            rate=rate,
+            origins=origin or [],
+            expires_at=None if days is None else utc_now() + timedelta(days=days),
+            publishable=publishable,
+        )
     typer.echo(key)
 
 
 @keys_cli.command("list")
 def keys_list() -> None:
-    """Show every key's id, name and scopes, never the key."""
+    """Show every key's id, beginning, name and what it may do, never the key."""
     from sqlalchemy import select
 
     from app.core.records import ApiKey
 
     with _database() as db, db.read() as session:
         for row in session.scalars(select(ApiKey).order_by(ApiKey.created_at)):
-            state = f"revoked {row.revoked_at:%Y-%m-%d}" if row.revoked_at else "in force"
-            typer.echo(f"{row.id}  {row.name}  {','.join(row.scopes)}  {state}")
+            typer.echo("  ".join([row.id, f"{row.hint}...", row.name, ",".join(row.scopes), *_told(row)]))
 
 
 @keys_cli.command("revoke")
@@ -155,6 +171,71 @@ def keys_revoke(key_id: Annotated[str, typer.Argument(help="The id that `ganvas 
     with _database() as db, db.begin() as session:
         keys.revoke(session, key_id)
     typer.echo(f"{key_id} is revoked.")
+
+
+@cli.command()
+def audit(
+    last: Annotated[int, typer.Option(min=1, help="How many entries, from the latest back.")] = 100,
+) -> None:
+    """Show who made or revoked a key, or deleted something, and when."""
+    from app.core import audit as log
+
+    with _database() as db, db.read() as session:
+        for entry in log.latest(session, last):
+            moment = f"{entry.created_at:%Y-%m-%d %H:%M:%S}Z"
+            typer.echo("  ".join([moment, entry.actor, entry.address or "-", entry.action, entry.target]))
+
+
+@cli.command()
+def doctor(
+    repair: Annotated[bool, typer.Option("--repair", help="Put right what can be put right without guessing.")] = False,
+) -> None:
+    """Look for what is wrong with the studio; a studio may run meanwhile. Exit status 1 while something is."""
+    from app.core.doctor.examination import examine
+
+    wrong = 0
+    for finding in examine(_settings(), repair=repair):
+        wrong += finding.state == "wrong"
+        typer.echo(f"{finding.state:<9} {finding.about}: {finding.message}")
+    raise typer.Exit(1 if wrong else 0)
+
+
+@cli.command()
+def backup(
+    folder: Annotated[Path, typer.Argument(help="Where to; one with an earlier backup is brought up to date.")],
+) -> None:
+    """Copy the studio, all of one moment, while it runs. Exit status 1 where some of it was lost before."""
+    from app.core.backup import backup as make
+
+    made = make(_settings(), folder)
+    typer.echo(f"{made.blobs:,} blobs of {made.bytes:,} bytes, {made.copied:,} of them new, and the database.")
+    for sha256, what in made.lost.items():
+        typer.echo(f"Missing or damaged in the studio: {what} ({sha256[:12]}).")
+    raise typer.Exit(1 if made.lost else 0)
+
+
+@cli.command()
+def restore(folder: Annotated[Path, typer.Argument(help="What `ganvas backup` made.", exists=True)]) -> None:
+    """Make the studio of a backup, in the data folder, which must be empty; all of it is verified first."""
+    from app.core.backup import restore as make
+
+    settings = _settings()
+    made = make(settings, folder)
+    typer.echo(f"{made.blobs:,} blobs of {made.bytes:,} bytes, and the database, in {settings.data.absolute()}.")
+    for sha256, what in made.lost.items():
+        typer.echo(f"It was lost before the backup was made: {what} ({sha256[:12]}).")
+
+
+def _told(row: "ApiKey") -> list[str]:
+    """What else there is to say of a key."""
+    from app.core import keys
+
+    told = [f"{what} {value}" for what, value in (("model", row.model), ("rate", row.rate)) if value]
+    told += [f"for {origin}" for origin in row.origins]
+    told += ["publishable"] if row.publishable else []
+    moments = {"expires": row.expires_at, "used": row.last_used_at, "revoked": row.revoked_at}
+    told += [f"{what} {moment:%Y-%m-%d %H:%M}" for what, moment in moments.items() if moment]
+    return [*told, *(["in force"] if keys.is_in_force(row) else [])]
 
 
 def _settings() -> "Settings":
@@ -168,8 +249,10 @@ def _settings() -> "Settings":
 
 @contextmanager
 def _database() -> Iterator["Database"]:
+    from app.core import callers
     from app.core.db import Database
 
+    callers.enter(callers.TERMINAL)
     db = Database(_settings().database)
     db.migrate()
     try:

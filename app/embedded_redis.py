@@ -4,9 +4,16 @@ import importlib.util
 import os
 import shutil
 from pathlib import Path
+from typing import Final
+
+import structlog
 
 from app.core.errors import SettingsInvalid
 from app.core.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+KEPT: Final = ("appendonly.aof", "appendonlydir", "dump.rdb")  # what servers of all versions start from
 
 
 def find_server() -> Path:
@@ -28,7 +35,7 @@ def find_server() -> Path:
 
 def command(settings: Settings) -> list[str]:
     """The command line of the embedded server; makes its folders, readable by this user only."""
-    folder = settings.data.absolute() / "redis"
+    folder = _folder(settings)
     for place in (folder, settings.redis_socket.parent):
         place.mkdir(parents=True, exist_ok=True, mode=0o700)
         if place.stat().st_uid != os.getuid():  # under /tmp somebody else may have made it first
@@ -46,3 +53,23 @@ def command(settings: Settings) -> list[str]:
         "maxmemory-policy": "noeviction",
     }
     return [str(find_server()), *(part for name, value in options.items() for part in (f"--{name}", value))]
+
+
+def set_aside(settings: Settings) -> None:
+    """Let the next server start with an empty folder, where there is anything that this one could not start from.
+
+    Nothing is lost with it: the database rings again for every job that waits. The folder stays as `redis-damaged`,
+    one at a time, for whoever wants to know what became of it.
+    """
+    folder = _folder(settings)
+    if not any((folder / name).exists() for name in KEPT):
+        return
+    damaged = folder.with_name("redis-damaged")
+    log.warning("redis_set_aside", folder=str(damaged))
+    shutil.rmtree(damaged, ignore_errors=True)
+    folder.rename(damaged)
+    folder.mkdir(mode=0o700)
+
+
+def _folder(settings: Settings) -> Path:
+    return settings.data.absolute() / "redis"

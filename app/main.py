@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import AsyncIterator
 from typing import Final
 
@@ -10,14 +11,18 @@ from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
 from starlette.middleware import Middleware
 
-from app.api import errors
+from app.api import documenting, errors
 from app.api.access import Gate
 from app.api.deps import Services
 from app.api.directory import ModelDirectory
+from app.api.idempotency import Idempotency
 from app.api.lean import Lean
+from app.api.limiting import Limiter
 from app.api.metrics import Metrics
 from app.api.middleware import Admission, BodyLimit, RequestContext
+from app.api.room import Room
 from app.api.routes import LEAN_ROUTES, ROUTERS
+from app.core import retention
 from app.core.db import Database
 from app.core.errors import GanvasError
 from app.core.queue import Dispatcher
@@ -25,19 +30,22 @@ from app.core.settings import MIB, Settings
 from app.core.storage import Storage
 from app.serving.live import Stage
 from app.serving.service import Painter
+from app.webhooks.sender import Sender
 
 log = structlog.get_logger(__name__)
 
 RECONCILE_SECONDS: Final = 3.0
+SWEEP_SECONDS: Final = 3600.0
 NO_TELEMETRY: Final = TelemetryConfig(tracing=False, metrics=False, logs=False, operation_spans=False)
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """The application; it opens what it needs when it starts, and closes it when it stops."""
+def create_app(settings: Settings, leaving: threading.Event | None = None) -> FastAPI:
+    """The application; it opens what it needs when it starts, and closes it when it stops. Once `leaving` is set,
+    `/readyz` says that the process is about to stop; requests are served all the same."""
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with _services(settings) as services:
+        async with _services(settings, leaving or threading.Event()) as services:
             app.state.services = services
             yield
 
@@ -46,17 +54,21 @@ def create_app(settings: Settings) -> FastAPI:
         summary="A self-hosted GAN art studio.",
         version="1",
         openapi_url="/v1/openapi.json",
+        docs_url=None,  # that of the framework loads its parts from elsewhere
         redoc_url=None,
         lifespan=lifespan,
         telemetry=NO_TELEMETRY,
         middleware=[
             Middleware(RequestContext),
             Middleware(Admission),
+            Middleware(Room, settings=settings),
             Middleware(BodyLimit, upload_max_bytes=settings.max_upload_mib * MIB),
+            Middleware(Idempotency),
             Middleware(Lean, routes=LEAN_ROUTES),
         ],
     )
-    errors.add_handlers(app)
+    errors.add_handlers(app, [*LEAN_ROUTES, *(route for router in ROUTERS for route in router.routes)])
+    documenting.attach(app)
     app.router.routes += LEAN_ROUTES  # for the documentation; requests are served before they come here
     for router in ROUTERS:
         app.include_router(router)
@@ -64,7 +76,7 @@ def create_app(settings: Settings) -> FastAPI:
 
 
 @contextlib.asynccontextmanager
-async def _services(settings: Settings) -> AsyncIterator[Services]:
+async def _services(settings: Settings, leaving: threading.Event) -> AsyncIterator[Services]:
     async with contextlib.AsyncExitStack() as stack:
         db = Database(settings.database)
         stack.callback(db.close)
@@ -76,11 +88,16 @@ async def _services(settings: Settings) -> AsyncIterator[Services]:
         stack.push_async_callback(painter.close)
         stage = Stage(painter, settings.max_live_viewers)
         stack.push_async_callback(stage.close)
-        directory = ModelDirectory(settings, db, painter.runtime)
-        for work in (_reconcile(dispatcher), _warm(directory, painter)):
+        limiter = Limiter(settings)
+        stack.push_async_callback(limiter.close)
+        directory = ModelDirectory(settings, db, storage, painter.runtime)
+        metrics = Metrics(painter.meters.registry)
+        sender = Sender(db, settings.webhook_hosts, lambda outcome: metrics.webhooks.labels(outcome).inc())
+        for work in (_reconcile(dispatcher), _warm(directory, painter), sender.run(), _sweep(settings, db, storage)):
             stack.push_async_callback(_stop, asyncio.create_task(work))
         yield Services(
             settings=settings,
+            leaving=leaving,
             db=db,
             storage=storage,
             dispatcher=dispatcher,
@@ -88,7 +105,8 @@ async def _services(settings: Settings) -> AsyncIterator[Services]:
             stage=stage,
             directory=directory,
             gate=Gate(settings, db),
-            metrics=Metrics(painter.meters.registry),
+            limiter=limiter,
+            metrics=metrics,
         )
 
 
@@ -100,6 +118,17 @@ async def _reconcile(dispatcher: Dispatcher) -> None:
         except Exception:
             log.exception("reconcile_failed")  # a database that is away for a while must not end this for good
         await asyncio.sleep(RECONCILE_SECONDS)
+
+
+async def _sweep(settings: Settings, db: Database, storage: Storage) -> None:
+    """Once an hour, forget what is not kept for ever."""
+    while True:
+        try:
+            if forgotten := await asyncio.to_thread(retention.sweep, settings, db, storage):
+                log.info("swept", **forgotten)
+        except Exception:
+            log.exception("sweep_failed")  # what it left, the next one finds
+        await asyncio.sleep(SWEEP_SECONDS)
 
 
 async def _warm(directory: ModelDirectory, painter: Painter) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import gc
 import socket
 import sys
+import threading
 from typing import TYPE_CHECKING
 
 from sqlalchemy import func, select
@@ -42,36 +43,51 @@ def open_studio(settings: Settings) -> str | None:
 
 
 def serve(settings: Settings, fd: int | None) -> None:
-    """Serve the API until SIGTERM, on an inherited socket or on the settings' address."""
-    import uvicorn
+    """Serve the API until SIGTERM and the settings' notice after it, on an inherited socket or on their address."""
+    from app.draining import DrainingServer
 
     sys.setswitchinterval(SWITCH_SECONDS)
-    config = server_config(settings)
+    leaving = threading.Event()
     # As a socket and not as `fd`, which uvicorn takes for a Unix one: answers would wait 40 ms for acknowledgements.
-    server = uvicorn.Server(config)
+    server = DrainingServer(server_config(settings, leaving), leaving, settings.drain_notice_seconds)
     gc.freeze()  # what was imported stays for good; to look through it again stops all requests for a tenth of a second
     gc.enable()
     with contextlib.suppress(KeyboardInterrupt):
-        server.run(None if fd is None else [socket.socket(fileno=fd)])
+        server.run(None if fd is None else [_inherited(settings, fd)])
     if not server.started:
         sys.exit(1)
 
 
-def server_config(settings: Settings) -> "uvicorn.Config":
-    """How uvicorn serves a studio."""
+def _inherited(settings: Settings, fd: int) -> socket.socket:
+    """The listening socket of this number; SettingsInvalid where others can reach it and the settings say they cannot:
+    no key would be asked for."""
+    listener = socket.socket(fileno=fd)
+    if settings.is_loopback and listener.family in {socket.AF_INET, socket.AF_INET6}:
+        host = listener.getsockname()[0]
+        if not settings.model_copy(update={"host": host}).is_loopback:
+            message = f"The inherited socket listens on {host}, which others can reach. Set GANVAS_HOST to {host}."
+            raise SettingsInvalid(message, param="GANVAS_HOST")
+    return listener
+
+
+def server_config(settings: Settings, leaving: threading.Event | None = None) -> "uvicorn.Config":
+    """How uvicorn serves a studio; see create_app for `leaving`."""
     import uvicorn
 
+    from app.api.connections import PromptConnection
     from app.api.sockets import MAX_MESSAGE_BYTES, FreshSockets
     from app.main import create_app
 
     return uvicorn.Config(
-        create_app(settings),
+        create_app(settings, leaving),
         host=settings.host,
         port=settings.port,
+        log_config=None,  # as all else is logged: app/core/logs.py
         log_level="warning",
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=DRAIN_SECONDS,
+        http=PromptConnection,
         ws=FreshSockets,
         ws_max_size=MAX_MESSAGE_BYTES,
         ws_per_message_deflate=False,  # frames are compressed already

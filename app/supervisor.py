@@ -108,21 +108,20 @@ class Supervisor:
 
     def start(self) -> None:
         """Start everything once; Unavailable where Redis does not answer."""
-        if self.redis is not None:
-            self.redis.start()
-        _wait_for_redis(self.settings)
+        _wait_for_redis(self.settings, self._tend_redis)
         for child in self.children:
             child.start()
 
     def tend(self) -> None:
         """Keep everything alive until `stopping` is set."""
         while not self.stopping.wait(POLL_SECONDS):
-            for child in self._all():
+            self._tend_redis()
+            for child in self.children:
                 child.tend()
 
     def close(self) -> None:
         """Drain: the API finishes what it took, workers save their state, Redis goes last."""
-        deadline = time.monotonic() + DRAIN_SECONDS
+        deadline = time.monotonic() + DRAIN_SECONDS + self.settings.drain_notice_seconds
         for child in self.children:
             child.signal(signal.SIGTERM)
         for child in self.children:
@@ -131,10 +130,14 @@ class Supervisor:
             self.redis.signal(signal.SIGTERM)
             self.redis.stop(time.monotonic() + DRAIN_SECONDS)
 
-    def _all(self) -> Iterator[Child]:
-        if self.redis is not None:
-            yield self.redis
-        yield from self.children
+    def _tend_redis(self) -> None:
+        """Keep Redis alive; one that ends with an error as soon as it has started cannot read what it kept."""
+        if self.redis is None:
+            return
+        process, lived = self.redis.process, time.monotonic() - self.redis.started
+        if process is not None and (process.poll() or 0) > 0 and lived < REDIS_START_SECONDS:
+            embedded_redis.set_aside(self.settings)
+        self.redis.tend()
 
 
 @contextmanager
@@ -200,10 +203,11 @@ def only_one(settings: Settings) -> Iterator[None]:
         yield
 
 
-def _wait_for_redis(settings: Settings) -> None:
+def _wait_for_redis(settings: Settings, tend: Callable[[], None]) -> None:
     deadline = time.monotonic() + REDIS_START_SECONDS
     connection = connect(settings.redis)
     while True:
+        tend()
         try:
             connection.ping()
             break

@@ -34,6 +34,7 @@ MOST_CAPTIONS = 512
 LONGEST_CAPTION = 200  # characters, so that the header holds them all
 DISCRIMINATOR = "discriminator."  # what the names of D's tensors begin with
 LENGTH_BYTES = 8
+SHOWN_CHARACTERS = 100  # of a name that somebody gave, in a message
 DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
@@ -112,6 +113,21 @@ def read_meta(data: bytes | memoryview | Path) -> CheckpointMeta:
     return _parse_header(bytes(data[LENGTH_BYTES:end]), len(data))[0]
 
 
+def check_checkpoint(path: Path) -> CheckpointMeta:
+    """What anyone's checkpoint says of itself, once every tensor was found to be what its networks take, and finite.
+
+    One tensor is in memory at a time, and none before its shape was found right. Raises CheckpointInvalid.
+    """
+    with path.open("rb") as file:
+        header = _read_head(file)
+        meta, entries = _parse_header(header, path.stat().st_size)
+        with torch.device("meta"), _Unfilled():
+            _require_fit(entries, _shapes(entries, meta.config.network))
+        for name, entry in entries.items():
+            _read_tensor(file, len(header), name, entry)
+    return meta
+
+
 def load_generator(path: Path, device: str | torch.device = "cpu") -> tuple[Generator, CheckpointMeta]:
     """G of a checkpoint in float32 and evaluation mode, and what the checkpoint says of itself.
 
@@ -146,8 +162,8 @@ def _load(
         header = _read_head(file)
         meta, entries = _parse_header(header, path.stat().st_size)
         with torch.device("meta"), _Unfilled():  # shapes without memory, and without a draw from the random state
-            network = build(meta.config.network)
             _require_fit(entries, _shapes(entries, meta.config.network))
+            network = build(meta.config.network)
         mine = {name: entries.get(prefix + name) for name in weights(network)}
         if None in mine.values():
             raise CheckpointInvalid("The checkpoint holds no discriminator; it was saved without one.")
@@ -177,10 +193,13 @@ def weights(network: nn.Module) -> dict[str, Tensor]:
 
 def _shapes(entries: Mapping[str, Entry], config: NetworkConfig) -> dict[str, tuple[int, ...]]:
     """What the file must hold: all of G, and all of D where it holds any of it."""
-    shapes = {name: tuple(tensor.shape) for name, tensor in weights(build_generator(config)).items()}
-    if any(name.startswith(DISCRIMINATOR) for name in entries):
-        discriminator = weights(build_discriminator(config))
-        shapes |= {DISCRIMINATOR + name: tuple(tensor.shape) for name, tensor in discriminator.items()}
+    try:
+        shapes = {name: tuple(tensor.shape) for name, tensor in weights(build_generator(config)).items()}
+        if any(name.startswith(DISCRIMINATOR) for name in entries):
+            discriminator = weights(build_discriminator(config))
+            shapes |= {DISCRIMINATOR + name: tuple(tensor.shape) for name, tensor in discriminator.items()}
+    except (ValueError, RuntimeError) as error:  # widths that each are possible, and together are not
+        raise CheckpointInvalid(f"The networks it names cannot be built: {str(error)[:SHOWN_CHARACTERS]}") from error
     return shapes
 
 
@@ -229,7 +248,7 @@ def _parse_header(header: bytes, file_bytes: int) -> tuple[CheckpointMeta, dict[
         meta = CheckpointMeta.model_validate_json(metadata)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
+        where = ".".join(map(str, first["loc"]))[:SHOWN_CHARACTERS]
         raise CheckpointInvalid(f"The checkpoint's metadata is not ours: {where}: {first['msg']}.") from error
     entries = {name: _entry(name, value) for name, value in content.items()}
     _require_layout(entries, file_bytes - LENGTH_BYTES - len(header))
@@ -248,7 +267,7 @@ def _entry(name: str, value: Any) -> Entry:
         case {"dtype": str(dtype), "shape": [*shape], "data_offsets": [start, end]} if len(value) == 3:
             if all(type(number) is int and 0 <= number < 2**48 for number in (*shape, start, end)):
                 return Entry(dtype, tuple(shape), start, end)
-    raise CheckpointInvalid(f"Tensor {name!r} is not described by its dtype, shape and place.")
+    raise CheckpointInvalid(f"Tensor {name[:SHOWN_CHARACTERS]!r} is not described by its dtype, shape and place.")
 
 
 def _require_layout(entries: Mapping[str, Entry], data_bytes: int) -> None:
@@ -256,12 +275,12 @@ def _require_layout(entries: Mapping[str, Entry], data_bytes: int) -> None:
     position = 0
     for name, entry in sorted(entries.items(), key=lambda item: (item[1].start, item[1].end)):
         if entry.dtype not in DTYPES:
-            raise CheckpointInvalid(f"Tensor {name!r} is {entry.dtype}; a checkpoint holds {', '.join(DTYPES)}.")
+            said = f"Tensor {name[:SHOWN_CHARACTERS]!r} is {entry.dtype[:SHOWN_CHARACTERS]}"
+            raise CheckpointInvalid(f"{said}; a checkpoint holds {', '.join(DTYPES)}.")
         size = math.prod(entry.shape) * DTYPES[entry.dtype].itemsize
         if entry.start != position or entry.end != position + size:
-            raise CheckpointInvalid(
-                f"Tensor {name!r} lies at {entry.start} to {entry.end}; it belongs at {position} to {position + size}."
-            )
+            said = f"Tensor {name[:SHOWN_CHARACTERS]!r} lies at {entry.start} to {entry.end}"
+            raise CheckpointInvalid(f"{said}; it belongs at {position} to {position + size}.")
         position = entry.end
     if position != data_bytes:
         raise CheckpointInvalid(f"The file has {data_bytes} bytes of tensors; its header says {position}.")
@@ -269,10 +288,11 @@ def _require_layout(entries: Mapping[str, Entry], data_bytes: int) -> None:
 
 def _require_fit(entries: Mapping[str, Entry], shapes: Mapping[str, tuple[int, ...]]) -> None:
     for name in sorted(entries.keys() ^ shapes.keys()):
-        raise CheckpointInvalid(f"Tensor {name!r} is {'missing' if name in shapes else 'not part of this network'}.")
+        what = "missing" if name in shapes else "not part of this network"
+        raise CheckpointInvalid(f"Tensor {name[:SHOWN_CHARACTERS]!r} is {what}.")
     for name, shape in shapes.items():
         if entries[name].shape != shape:
-            raise CheckpointInvalid(f"Tensor {name!r} has shape {entries[name].shape}; this network takes {shape}.")
+            raise CheckpointInvalid(f"Tensor {name!r} has shape {entries[name].shape[:8]}; this network takes {shape}.")
 
 
 def _read_tensor(file: BinaryIO, header_bytes: int, name: str, entry: Entry) -> Tensor:

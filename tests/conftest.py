@@ -10,6 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import structlog
 import torch
 import uvicorn
 from redis.exceptions import RedisError
@@ -27,6 +28,12 @@ from models.presets import preset
 from models.registry import build_generator
 
 START_SECONDS = 30
+
+
+def pytest_configure() -> None:
+    """Tracebacks without local variables, which take a server many seconds to show."""
+    shown = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+    structlog.configure([structlog.contextvars.merge_contextvars, structlog.processors.add_log_level, shown])
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -160,7 +167,15 @@ def running_redis(settings: Settings) -> Iterator[None]:
 def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningApp]:
     """One application for all tests, with one model, `tiny`."""
     data: Path = tmp_path_factory.mktemp("studio")
-    settings = Settings(data=data, threads=1, max_batch=8, max_upload_mib=4, default_model="tiny", picture_cache_mib=0)
+    settings = Settings(
+        data=data,
+        threads=1,
+        max_batch=8,
+        max_upload_mib=4,
+        default_model="tiny",
+        picture_cache_mib=0,
+        webhook_hosts=["localhost"],
+    )
     with running_redis(settings), running_app(settings) as running:
         running.publish("tiny")
         yield running

@@ -36,13 +36,13 @@ def main() -> int:
     try:
         settings = load_settings()
         configure_logs(settings.log_level)
-        connection = connect(settings.redis)
-        connection.ping()
+        with connect(settings.redis) as trial:  # a connection of its own: the worker's wait longer than ours
+            trial.ping()
         worker = GanvasWorker(
             sys.argv[1],
             db=Database(settings.database),
             niceness=settings.worker_niceness,
-            connection=connection,
+            connection=connect(settings.redis),
             serializer=JSONSerializer,
             worker_ttl=WORKER_TTL_SECONDS,
         )

@@ -1,10 +1,14 @@
-"""The tasks a worker runs, by name from the queue: record -> work -> record."""
+"""The tasks a worker runs, by name from the queue: record -> work -> record.
 
+A delivery says which epoch of its job it is for, and is nothing to any other; without one it is for the present one.
+"""
+
+import errno
 import importlib
 import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -13,12 +17,14 @@ from sqlalchemy.orm import Session
 
 from app.core import calibrations, datasets, jobs
 from app.core.db import Database
-from app.core.errors import GanvasError, Unavailable
+from app.core.errors import GanvasError, StorageFull, Unavailable
 from app.core.logs import configure_logs
 from app.core.records import Dataset, Job
 from app.core.settings import Settings, load_settings
+from app.core.space import require_room
 from app.core.storage import Storage
-from worker.horse import interrupted
+from worker.horse import Interrupted, breakable, interrupted
+from worker.watchdog import watched
 
 if TYPE_CHECKING:
     from worker.dataset.ingest import Ingested
@@ -27,6 +33,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 ITEM_PROGRESS_SECONDS: Final = 1.0
+ROOM_SECONDS: Final = 3.0  # before a job that there was no room for is looked at again
 # What draws each kind of render or projection: a module with draw(workshop, claim), which ends the job, or raises
 # engine.Stopped with nothing left behind. Imported when it is asked for, as most of it is heavy.
 DRAWINGS: Final = {
@@ -50,24 +57,24 @@ class Workshop:
     storage: Storage
 
 
-def prepare(job_id: str) -> None:
+def prepare(job_id: str, epoch: int | None = None) -> None:
     """Turn a dataset's uploaded archive into an array and a manifest."""
-    _run(job_id, _prepare)
+    _run(job_id, epoch, _prepare)
 
 
-def train(job_id: str) -> None:
+def train(job_id: str, epoch: int | None = None) -> None:
     """Train a model on a ready dataset, from the job's last saved state where there is one."""
-    _run(job_id, _train)
+    _run(job_id, epoch, _train)
 
 
-def render(job_id: str) -> None:
+def render(job_id: str, epoch: int | None = None) -> None:
     """Draw something long: a film, a sheet, and what else DRAWINGS names."""
-    _run(job_id, _draw)
+    _run(job_id, epoch, _draw)
 
 
-def project(job_id: str) -> None:
+def project(job_id: str, epoch: int | None = None) -> None:
     """Find a picture in the latent space of a model."""
-    _run(job_id, _draw)
+    _run(job_id, epoch, _draw)
 
 
 def calibrate() -> None:
@@ -83,22 +90,48 @@ def calibrate() -> None:
         db.close()
 
 
-def _run(job_id: str, work: Callable[[Workshop, jobs.Claim], None]) -> None:
+def _run(job_id: str, epoch: int | None, work: Callable[[Workshop, jobs.Claim], None]) -> None:
     settings = load_settings()
     configure_logs(settings.log_level)
     db = Database(settings.database)
-    claim = jobs.claim(db, job_id, interrupted)
+    claim = jobs.claim(db, job_id, interrupted, epoch) if _has_room(settings, db, job_id) else None
     if claim is None:
-        return  # another delivery was first, or the job was canceled while it waited
+        return  # there is no room, another delivery was first, or the job was canceled while it waited
+    workshop = Workshop(settings, db, Storage(settings.data / "blobs", settings.storage_url))
     try:
-        with explaining(claim):
-            work(Workshop(settings, db, Storage(settings.data / "blobs", settings.storage_url)), claim)
+        with explaining(claim), watched(claim, settings.step_timeout_minutes):
+            claim.patiently(lambda: _work(work, workshop, claim))
+    except Interrupted:
+        log.info("task_broken_off", job=job_id)
     except Exception:
         log.exception("task_failed", job=job_id)
         _fail(claim, GanvasError("The worker met an error of its own; its log has the details."))
     finally:
         claim.release()
         db.close()
+
+
+def _has_room(settings: Settings, db: Database, job_id: str) -> bool:
+    """Whether there is room to begin. Where there is none the job says so; it is delivered again in a while."""
+    try:
+        require_room(settings)
+    except Unavailable as error:
+        log.warning("job_not_begun", job=job_id, reason=error.message)
+        with suppress(Unavailable), db.begin() as session:
+            jobs.say_waiting(session, job_id, error.message)
+        interrupted.wait(ROOM_SECONDS)
+        return False
+    return True
+
+
+def _work(work: Callable[[Workshop, jobs.Claim], None], workshop: Workshop, claim: jobs.Claim) -> None:
+    """Do it; a disk that was full at a place where nobody says so is told apart from other failures."""
+    try:
+        work(workshop, claim)
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+            raise
+        raise StorageFull("The disk is full.") from error
 
 
 @contextmanager
@@ -110,7 +143,7 @@ def explaining(claim: jobs.Claim) -> Iterator[None]:
         log.warning("lease_lost", job=claim.job_id, epoch=claim.epoch)
     except Unavailable as error:
         log.warning("task_unavailable", job=claim.job_id, reason=error.message)
-        claim.give_back(error.message)
+        claim.give_back(error.message, counted=not isinstance(error, StorageFull))
     except GanvasError as error:
         _fail(claim, error)
 
@@ -195,12 +228,13 @@ class ItemProgress:
 
 
 def _train(workshop: Workshop, claim: jobs.Claim) -> None:
-    import torch
+    with breakable():
+        import torch
 
-    from worker.training.launch import process_count, train_together
-    from worker.training.loop import choose_device
-    from worker.training.run import train_and_publish
-    from worker.training.share import keep_to_share, step_threads
+        from worker.training.launch import process_count, train_together
+        from worker.training.loop import choose_device
+        from worker.training.run import train_and_publish
+        from worker.training.share import keep_to_share, step_threads
 
     settings = workshop.settings
     processes = process_count(settings, claim.request["config"]["batch_size"])
@@ -225,7 +259,8 @@ def end_training(claim: jobs.Claim, ending: "Ending | None") -> None:
 def _draw(workshop: Workshop, claim: jobs.Claim) -> None:
     from worker.rendering.engine import Stopped
 
-    drawing = importlib.import_module(DRAWINGS[claim.request["kind"]])
+    with breakable():
+        drawing = importlib.import_module(DRAWINGS[claim.request["kind"]])
     try:
         drawing.draw(workshop, claim)
     except Stopped:

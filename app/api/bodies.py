@@ -4,10 +4,10 @@ import json
 from typing import Any, Final
 
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
 
+from app.api import documenting
 from app.api.middleware import JSON_BODY_MAX_BYTES
 from app.core.errors import InvalidRequest, TooLarge
 
@@ -15,9 +15,9 @@ FORM_TYPE: Final = "multipart/form-data"
 FORM_FIELDS: Final = 32
 
 
-def documented(schema: type[BaseModel], form: dict[str, Any]) -> dict[str, Any]:
-    """What the documentation says of such a body."""
-    content = {"application/json": {"schema": schema.model_json_schema()}, FORM_TYPE: {"schema": form}}
+def documented(schema: Any, form: dict[str, Any]) -> dict[str, Any]:
+    """What the documentation says of such a body; schema: a model, or a union of several."""
+    content = {"application/json": {"schema": documenting.schema_of(schema)}, FORM_TYPE: {"schema": form}}
     return {"required": True, "content": content}
 
 
@@ -36,7 +36,7 @@ async def read_json(request: Request) -> Any:
     except json.JSONDecodeError as error:
         place = {"type": "json_invalid", "loc": ("body", error.pos), "ctx": {"error": error.msg}}
         raise RequestValidationError([place]) from error
-    except (RecursionError, UnicodeDecodeError) as error:
+    except (RecursionError, ValueError) as error:  # too deep, not UTF-8, a number of thousands of digits
         raise InvalidRequest("The body is no JSON that can be read.", code="json_invalid") from error
 
 

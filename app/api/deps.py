@@ -1,5 +1,6 @@
 """What routes need, as Annotated dependencies: a signature says all of it."""
 
+import threading
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -9,8 +10,10 @@ from starlette.requests import HTTPConnection, Request
 
 from app.api.access import Gate
 from app.api.directory import ModelDirectory
+from app.api.limiting import Limiter
 from app.api.metrics import Metrics
 from app.api.paging import Order, Paging
+from app.core.callers import Caller
 from app.core.db import Database
 from app.core.errors import NotAllowed
 from app.core.queue import Dispatcher
@@ -27,6 +30,7 @@ class Services:
     """Everything a running application holds, opened and closed with it."""
 
     settings: Settings
+    leaving: threading.Event  # set once the process is about to stop
     db: Database
     storage: Storage
     dispatcher: Dispatcher
@@ -34,6 +38,7 @@ class Services:
     stage: Stage
     directory: ModelDirectory
     gate: Gate
+    limiter: Limiter
     metrics: Metrics
 
 
@@ -41,6 +46,12 @@ def services_of(connection: HTTPConnection) -> Services:
     """What the application that got this request holds."""
     services: Services = connection.app.state.services
     return services
+
+
+def caller_of(connection: HTTPConnection) -> Caller:
+    """Who sent this request."""
+    caller: Caller = connection.scope["ganvas.caller"]
+    return caller
 
 
 async def _services(request: Request) -> Services:
@@ -57,13 +68,13 @@ async def _paging(
 
 def require(connection: HTTPConnection, scope: KeyScope) -> None:
     """NotAllowed where the key of this request lacks the scope; on loopback everybody has every scope."""
-    if scope not in connection.scope["ganvas.scopes"]:
+    if scope not in caller_of(connection).scopes:
         raise NotAllowed(f"This key lacks the scope {scope!r}.")
 
 
 def require_one(connection: HTTPConnection, scopes: Sequence[KeyScope]) -> None:
     """NotAllowed where the key of this request has none of these scopes."""
-    if not set(scopes) & connection.scope["ganvas.scopes"]:
+    if not caller_of(connection).scopes.intersection(scopes):
         raise NotAllowed(f"This key lacks the scope {' or '.join(repr(scope) for scope in scopes)}.")
 
 

@@ -6,14 +6,20 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from app.core import carrying, catalogue, directions, latents
+import structlog
+from sqlalchemy.orm import Session
+
+from app.core import callers, carrying, catalogue, directions, latents
 from app.core.catalogue import Resolved
 from app.core.db import Database
 from app.core.directions import Standing
-from app.core.errors import GanvasError, NotFound
+from app.core.errors import Damaged, GanvasError, NotFound
 from app.core.records import Model
 from app.core.settings import Settings
+from app.core.storage import Storage
 from app.serving.runtime import Runtime
+
+log = structlog.get_logger(__name__)
 
 REMEMBERED_SECONDS: Final = 1.0  # so long a picture may still come from the checkpoint before the newest
 REMEMBERED_NAMES: Final = 1024
@@ -46,16 +52,22 @@ class _Answer:
 class ModelDirectory:
     """Names, `name@checkpoint`, aliases and the default, to weights. It belongs to one event loop."""
 
-    def __init__(self, settings: Settings, db: Database, runtime: Runtime) -> None:
+    def __init__(self, settings: Settings, db: Database, storage: Storage, runtime: Runtime) -> None:
         self._settings = settings
         self._db = db
+        self._storage = storage
         self._runtime = runtime
         self._answers: dict[str, _Answer] = {}
         self._latents: set[str] = set()  # some of those that are listed
 
     async def resolve(self, reference: str | None) -> Served:
-        """The weights meant by a reference; None or "" is the default model. NotFound where there are none."""
+        """The weights meant by a reference; None or "" is the default model. NotFound where there are none, NotAllowed
+        for a caller whose key is for another model."""
         name = reference or ""
+        only = callers.current().model
+        if only is not None:  # here, for what is remembered is remembered for everybody
+            name = only if not name or name in self._settings.model_aliases else name
+            callers.require_model(name.partition("@")[0])
         answer = self._answers.get(name)
         if answer is None or answer.until < time.monotonic():
             answer = self._ask(name)
@@ -110,8 +122,28 @@ class ModelDirectory:
                     raise NotFound(message, code="model_not_found", param="model")
                 name = newest.name
             found = catalogue.resolve(session, name)
+            if not found.pinned:
+                found = self._whole(session, found)
             standing = directions.standings(session, found.model.name, found.checkpoint.sha256)
             return _served(found, self._runtime, standing)
+
+    def _whole(self, session: Session, found: Resolved) -> Resolved:
+        """What a bare name means, or where its file is lost the newest checkpoint of the model whose file is not."""
+        meant = found.checkpoint.sha256
+        if self._is_whole(meant):
+            return found
+        for row in reversed(catalogue.checkpoints(session, found.model.name)):
+            if row.sha256 != meant and self._is_whole(row.sha256):
+                log.error("checkpoint_lost", model=found.model.name, checkpoint=meant, stands_in=row.sha256)
+                return Resolved(found.model, row, pinned=False)
+        return found  # whoever reads it says what is the matter
+
+    def _is_whole(self, sha256: str) -> bool:
+        try:
+            self._storage.path(sha256)
+        except (NotFound, Damaged):
+            return False
+        return True
 
     def _look_up_latents(self, names: Collection[str], param: str) -> None:
         with self._db.read() as session:

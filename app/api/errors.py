@@ -1,7 +1,8 @@
 """Errors as HTTP: the only table of statuses, and the one shape every error answer has."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final
@@ -12,6 +13,7 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
+from starlette.routing import BaseRoute, Route
 
 from app.core.errors import (
     Busy,
@@ -26,10 +28,12 @@ from app.core.errors import (
     Unavailable,
     Underway,
 )
+from app.core.storage import FULL
 
 PROBLEM_TYPE: Final = "application/problem+json"
 UNDERWAY_RETRY_SECONDS: Final = 3
 UNAVAILABLE_RETRY_SECONDS: Final = 5  # as long as a database or a Redis takes to come back from a restart
+UNREADABLE_BODY: Final = "There was an error parsing the body"  # the framework's words for text that is not UTF-8
 SHOWN_INPUT_CHARACTERS: Final = 80
 SHOWN_ERRORS: Final = 20
 
@@ -55,7 +59,13 @@ ANSWERS: Final[dict[type[GanvasError], Answer]] = {
     StorageFull: Answer(507, "server_error"),
     GanvasError: SERVER_ERROR,
 }
-FRAMEWORK_CODES: Final = {400: "body_invalid", 404: "route_not_found", 405: "method_not_allowed", 413: "too_large"}
+FRAMEWORK_CODES: Final = {
+    400: "body_invalid",
+    404: "route_not_found",
+    405: "method_not_allowed",
+    408: "body_too_slow",
+    413: "too_large",
+}
 VALIDATION_CODES: Final = {
     "extra_forbidden": "unknown_field",
     "missing": "missing_field",
@@ -63,11 +73,13 @@ VALIDATION_CODES: Final = {
 }
 
 
-def add_handlers(app: FastAPI) -> None:
-    """Answer every error raised behind a route in the one shape."""
+def add_handlers(app: FastAPI, routes: Iterable[BaseRoute]) -> None:
+    """Answer every error raised behind one of these routes in the one shape."""
+    app.state.methods = _methods(routes)
     app.add_exception_handler(GanvasError, _on_ganvas_error)  # type: ignore[arg-type]
     app.add_exception_handler(RequestValidationError, _on_validation_error)  # type: ignore[arg-type]
     app.add_exception_handler(HTTPException, _on_http_exception)  # type: ignore[arg-type]
+    app.add_exception_handler(OSError, _on_os_error)  # type: ignore[arg-type]
 
 
 def answer(path: str, error: GanvasError) -> JSONResponse:
@@ -150,14 +162,33 @@ async def _on_ganvas_error(request: Request, error: GanvasError) -> JSONResponse
 
 
 async def _on_http_exception(request: Request, error: HTTPException) -> JSONResponse:
-    status, path = error.status_code, request.url.path
+    if error.detail == UNREADABLE_BODY:
+        return answer(request.url.path, InvalidRequest("The body is no JSON that can be read.", code="json_invalid"))
+    status, path, headers = error.status_code, request.url.path, dict(error.headers or {})
     message = str(error.detail)
     if status == 404:
         message = f"There is no {path}. GET /v1/openapi.json lists what there is."
     elif status == 405:
-        message = f"{request.method} does nothing at {path}; allowed: {(error.headers or {}).get('Allow', 'nothing')}."
+        headers["Allow"] = ", ".join(sorted(request.app.state.methods[request.scope["route"].path_format]))
+        message = f"{request.method} does nothing at {path}; allowed: {headers['Allow']}."
     kind = Answer(status, "server_error" if status >= 500 else "invalid_request_error")
-    return problem(path, kind, message, FRAMEWORK_CODES.get(status, "http_error"), headers=error.headers)
+    return problem(path, kind, message, FRAMEWORK_CODES.get(status, "http_error"), headers=headers)
+
+
+def _methods(routes: Iterable[BaseRoute]) -> dict[str, set[str]]:
+    """The methods that each path answers; of a path with several routes the framework tells those of the first."""
+    methods = defaultdict[str, set[str]](set)
+    for route in routes:
+        if isinstance(route, Route):
+            methods[route.path_format] |= route.methods or set()
+    return methods
+
+
+async def _on_os_error(request: Request, error: OSError) -> JSONResponse:
+    """A full disk, met outside of storage: in a temporary file."""
+    if error.errno not in FULL:
+        raise error
+    return answer(request.url.path, StorageFull("The disk for temporary files is full; nothing of this was kept."))
 
 
 async def _on_validation_error(request: Request, error: RequestValidationError) -> JSONResponse:

@@ -12,7 +12,7 @@ from app.api.deps import Services
 from app.api.schemas.artworks import ArtworkOut
 from app.core import artworks
 from app.core.artworks import Wanted
-from app.core.errors import NotFound, TooLarge
+from app.core.errors import Damaged, NotFound, TooLarge
 from app.core.records import Artwork
 
 CHUNK_BYTES: Final = 1024 * 1024
@@ -52,13 +52,14 @@ def selected(services: Services, wanted: Wanted) -> list[str]:
 
 
 def export(services: Services, ids: Sequence[str]) -> Iterator[bytes]:
-    """A zip of these artworks' files, and their recipes beside them; what was deleted meanwhile is left out."""
+    """A zip of these artworks' files, and their recipes beside them; what was deleted meanwhile is left out, and what
+    is damaged, which the log names."""
     place, written = _Outbox(), 0
     with tempfile.TemporaryFile() as recipes, zipfile.ZipFile(place, "w", zipfile.ZIP_STORED) as archive:
         for row, tags in _rows(services, ids):
             try:
                 file = services.storage.path(row.file_sha256).open("rb")
-            except (NotFound, FileNotFoundError):
+            except (NotFound, Damaged, FileNotFoundError):
                 continue
             written += 1
             entry = _entry(written, row)

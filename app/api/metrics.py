@@ -20,6 +20,9 @@ class Metrics:
             buckets=LATENCY_BUCKETS_SECONDS,
             registry=registry,
         )
+        self.webhooks = Counter(
+            "ganvas_webhooks", "Attempts at messages of webhooks, by how they ended.", ["outcome"], registry=registry
+        )
         self._known: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}  # quicker than labels()
 
     def observe(self, method: str, route: str, status: int, seconds: float) -> None:

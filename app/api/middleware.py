@@ -7,13 +7,15 @@ import time
 from typing import Final
 
 import structlog
-from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api import errors
-from app.core.errors import GanvasError, TooLarge
+from app.api import access, cors, errors, headers
+from app.api.connections import Pace
+from app.api.limiting import RateExceeded
+from app.core import callers
+from app.core.errors import GanvasError, NotAllowed, TooLarge
 
 log = structlog.get_logger(__name__)
 _numbers = itertools.count(1)
@@ -21,10 +23,12 @@ _numbers = itertools.count(1)
 CLIENT_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{8,64}")
 JSON_BODY_MAX_BYTES: Final = 1024 * 1024
 UPLOAD_PATH: Final = "/v1/datasets"
+BODILESS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 SERVED: Final = frozenset({"http", "websocket"})
-ANSWERS: Final = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
 PROCESS_ID: Final = secrets.token_hex(8)  # opens every id that is given here
 MULTIPART_OVERHEAD_BYTES: Final = 16 * 1024 * 1024  # heads of 20,000 parts, beside the files themselves
+MODEL_PATH: Final = "/v1/models"
+MODEL_MAX_BYTES: Final = 1024 * 1024 * 1024  # several times the largest preset's networks
 PICTURE_PATH: Final = "/v1/images/variations"
 RENDER_PATH: Final = "/v1/renders"
 PROOF_PATH: Final = "/v1/recipes/verify"
@@ -49,9 +53,10 @@ class RequestContext:
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
-            if message["type"] in ANSWERS:
+            if message["type"] in cors.ANSWERS:
                 status = message.get("status", 0)
                 message["headers"].append((b"x-request-id", request_id.encode()))
+                headers.complete(message["headers"])
             await send(message)
 
         structlog.contextvars.bind_contextvars(request_id=request_id)  # every request has a context of its own
@@ -72,25 +77,30 @@ class RequestContext:
 
 
 class Admission:
-    """Turns away who may not ask, before any of the body is read."""
+    """Turns away who may not ask, or not so often, before any of the body is read; says who asks to all behind it."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
-        if scope["type"] in SERVED:
-            gate = scope["app"].state.services.gate
-            try:
-                scope["ganvas.scopes"] = await gate.admit(scope["path"], Headers(scope=scope))
-            except GanvasError as error:
-                await errors.answer(scope["path"], error)(scope, receive, send)
-                return
-        await self.app(scope, receive, send)
+        if scope["type"] not in SERVED:
+            await self.app(scope, receive, send)
+            return
+        told: cors.HeaderPairs = []  # with the answer, whatever it is
+        response: ASGIApp | None
+        try:
+            response = await _admit(scope, told)
+        except GanvasError as error:
+            if isinstance(error, RateExceeded):
+                told += error.allowance.headers()
+            response = errors.answer(scope["path"], error)
+        await (response or self.app)(scope, receive, cors.adding(send, told) if told else send)
 
 
 class BodyLimit:
-    """Refuses a body over the limit: by its declared length at once, else as soon as too much has come."""
+    """Refuses a body over the limit: by its declared length at once, else as soon as too much has come; and one that
+    hardly comes."""
 
     def __init__(self, app: ASGIApp, *, upload_max_bytes: int) -> None:
         self.app = app
@@ -99,6 +109,7 @@ class BodyLimit:
             RENDER_PATH: PICTURE_MAX_BYTES,
             PROOF_PATH: PROOF_MAX_BYTES,
             UPLOAD_PATH: upload_max_bytes + MULTIPART_OVERHEAD_BYTES,
+            MODEL_PATH: MODEL_MAX_BYTES + JSON_BODY_MAX_BYTES,
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -112,17 +123,43 @@ class BodyLimit:
             shown = f"The body has {int(declared):,} bytes; at most {limit:,} are taken here."
             await errors.answer(scope["path"], TooLarge(shown))(scope, receive, send)
             return
+        paced = receive if scope["method"] in BODILESS else Pace(receive)
         received = 0
 
         async def receive_within_limit() -> Message:
             nonlocal received
-            message = await receive()
+            message = await paced()
             received += len(message.get("body", b""))
             if received > limit:  # an HTTPException, the only error FastAPI lets through while it reads a body
                 raise HTTPException(413, f"The body is larger than {limit:,} bytes, the most that is taken here.")
             return message
 
         await self.app(scope, receive_within_limit, send)
+
+
+async def _admit(scope: Scope, told: cors.HeaderPairs) -> ASGIApp | None:
+    """Let a request in, or answer a browser that asks whether a page may send one. Raises NotAuthenticated, NotAllowed,
+    RateExceeded."""
+    services = scope["app"].state.services
+    if not access.is_local(scope):
+        await services.limiter.count_address(scope["client"][0])
+    head = access.read_head(scope)
+    origin = head.get(b"origin")
+    if origin is not None:
+        named = await services.gate.names(origin)
+        if named:
+            told += cors.shown_to(origin)
+        if cors.is_preflight(scope):
+            if named:
+                return cors.preflight()
+            raise NotAllowed(f"No API key is for pages of {origin!r}.", code="origin_not_allowed")
+    caller = await services.gate.admit(scope, head)
+    if caller.key_id is not None:
+        allowance = await services.limiter.count(caller.key_id, caller.rate)
+        told += allowance.headers()
+    scope["ganvas.caller"] = caller
+    callers.enter(caller)
+    return None
 
 
 def _request_id(scope: Scope) -> str:

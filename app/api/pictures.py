@@ -6,24 +6,33 @@ import io
 import json
 import time
 import zipfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from fastapi.responses import JSONResponse, Response
+from sqlalchemy.orm import Session
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.requests import Request
 
-from app.api import drawing, errors, keeping
+from app.api import documenting, drawing, errors, idempotency, keeping
 from app.api.deps import Services
 from app.api.directory import Served
+from app.api.schemas.images import ImagesOut
 from app.core.errors import GanvasError, InvalidRequest
+from app.core.records import Artwork
 from app.serving.encode import MEDIA_TYPES
 from app.serving.recipe import OutputFormat, Recipe
 from app.serving.service import FileKind
 
+Told = TypeVar("Told")
+
 ZIP_TYPE: Final = "application/zip"
+GRACE_SECONDS: Final = 12.0  # for the pictures of a stream when the process stops, which waits 15 for everything
 RAW_TYPES: Final[dict[str, OutputFormat]] = {media_type: name for name, media_type in MEDIA_TYPES.items()}
+ANSWERS: Final[dict[int | str, dict[str, Any]]] = {  # of a route, as it is documented
+    200: {"model": ImagesOut} | documenting.files(*RAW_TYPES, ZIP_TYPE, "text/event-stream")
+}
 
 
 @dataclass(frozen=True)
@@ -100,15 +109,22 @@ async def answer(
     if urls and not accept and not order.keep:
         return order.answer(_urls(request, order))
     files = await drawing.draw(request, services.painter, order.recipes, order.kind)
-    kept = await _kept(services, order, order.recipes, files)
-    if accept:
+    shown = _urls(request, order) if urls else [{"b64_json": base64.b64encode(file).decode()} for file in files]
+
+    def tell(kept: Sequence[dict[str, str]]) -> Response:
+        if not accept:
+            return order.answer([picture | each for picture, each in zip(shown, kept, strict=True)])
         headers = {"x-ganvas-artwork": ", ".join(each["artwork"] for each in kept)} if order.keep else {}
         if accept == ZIP_TYPE:
             return Response(order.zip(files), media_type=ZIP_TYPE, headers=headers)
         headers["x-ganvas-recipe"] = order.recipes[0].canonical_json()
         return Response(files[0], media_type=accept, headers=headers)
-    shown = _urls(request, order) if urls else [{"b64_json": base64.b64encode(file).decode()} for file in files]
-    return order.answer([picture | each for picture, each in zip(shown, kept, strict=True)])
+
+    if not order.keep:
+        return tell([{} for _ in files])
+    return await _keep(
+        services, order, order.recipes, files, lambda session, made: idempotency.kept(session, tell(_ids(made)))
+    )
 
 
 def _urls(request: Request, order: Order) -> list[dict[str, str]]:
@@ -116,13 +132,18 @@ def _urls(request: Request, order: Order) -> list[dict[str, str]]:
     return [{"url": base + recipe.url(order.kind.output_format, order.kind.compression)} for recipe in order.recipes]
 
 
-async def _kept(
-    services: Services, order: Order, recipes: Sequence[Recipe], files: Sequence[bytes]
-) -> list[dict[str, str]]:
-    """What is said of each picture once it is kept; nothing where none is."""
-    if not order.keep:
-        return [{} for _ in files]
-    made = await asyncio.to_thread(keeping.keep_pictures, services, recipes, files, order.kind.output_format)
+async def _keep(
+    services: Services,
+    order: Order,
+    recipes: Sequence[Recipe],
+    files: Sequence[bytes],
+    tell: Callable[[Session, Sequence[Artwork]], Told],
+) -> Told:
+    return await asyncio.to_thread(keeping.keep_pictures, services, recipes, files, order.kind.output_format, tell)
+
+
+def _ids(made: Sequence[Artwork]) -> list[dict[str, str]]:
+    """What is said of each picture that is kept."""
     return [{"artwork": artwork.id} for artwork in made]
 
 
@@ -134,7 +155,7 @@ async def _stream(request: Request, services: Services, order: Order) -> Respons
     except BaseException:
         await drawing.drop(tasks)
         raise
-    return EventSourceResponse(_events(services, order, tasks))
+    return EventSourceResponse(_events(services, order, tasks), shutdown_grace_period=GRACE_SECONDS)
 
 
 async def _events(
@@ -145,9 +166,12 @@ async def _events(
         for index, task in enumerate(tasks):
             file = await task
             event = {"type": type_, "b64_json": base64.b64encode(file).decode(), "created_at": int(time.time())}
-            (kept,) = await _kept(services, order, [order.recipes[index]], [file])
+            kept = {}
+            if order.keep:
+                (kept,) = await _keep(services, order, [order.recipes[index]], [file], lambda _, made: _ids(made))
             yield ServerSentEvent(json.dumps(event | kept | order.each(index) | order.all()), event=type_)
     except GanvasError as error:
+        idempotency.spoil()
         yield ServerSentEvent(json.dumps({"error": errors.error_object(error)}), event="error")
     finally:
         await drawing.drop(tasks)

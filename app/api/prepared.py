@@ -37,7 +37,7 @@ def thumbnail(storage: Storage, dataset: Dataset, index: int, image_format: str)
     if entry.position is None or dataset.array_sha256 is None:
         message = f"Item {index} has no picture in the dataset: {entry.reason}"
         raise NotFound(message, code="item_left_out", param="item")
-    images = np.load(storage.path(dataset.array_sha256), mmap_mode="r")
+    images = np.load(storage.path(dataset.array_sha256), mmap_mode="r", allow_pickle=False)
     file = io.BytesIO()
     Image.fromarray(np.array(images[entry.position])).save(file, image_format, lossless=True)
     return file.getvalue()

@@ -10,6 +10,7 @@ from app.api.schemas.renders import ProjectionIn
 from app.core import jobs
 from app.core.errors import GanvasError, InvalidRequest, Unavailable
 from app.core.records import Job
+from app.serving.decode import require_sound
 from app.serving.projecting import ProjectionOrder
 from app.serving.recipe import Recipe, random_seed
 
@@ -26,6 +27,7 @@ async def order(services: Services, wish: ProjectionIn, file: bytes) -> Order:
         message = f"The file begins with {file[:8]!r}: it is no PNG, JPEG, WebP or GIF."
         raise InvalidRequest(message, code="picture_expected", param="image")
     served = await services.directory.resolve(wish.model)
+    await asyncio.to_thread(require_sound, file)
     target = await asyncio.to_thread(services.storage.put, file)
     wanted = ProjectionOrder(
         model=served.model,

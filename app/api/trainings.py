@@ -1,6 +1,6 @@
 """From what was asked for to a training's whole configuration and its queued job, or a refusal that says what fits."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -9,12 +9,14 @@ from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
 from app.api.schemas.jobs import JobOut
-from app.api.schemas.training import BranchIn, Budget, TrainingIn
-from app.core import catalogue, datasets, jobs, names
+from app.api.schemas.training import BranchIn, Budget, TrainingIn, TrainingOut
+from app.api.schemas.webhooks import WebhookIn, WebhookOut
+from app.core import catalogue, datasets, jobs, names, webhooks
 from app.core.errors import CheckpointInvalid, InvalidRequest, JobStateConflict, NotFound
 from app.core.records import Dataset, Job
 from app.core.storage import Storage
 from app.serving.loader import read_meta
+from app.webhooks.addresses import destination
 from models import errors as models_errors
 from models.config import NetworkConfig, TextConfig, TrainConfig
 from models.presets import FROM_A_BASE, PRESETS, preset, preset_resolutions, takes_text
@@ -63,12 +65,24 @@ def configure(wish: TrainingIn, dataset: Dataset, base: Base | None) -> TrainCon
     return config
 
 
-def submit(session: Session, request: dict[str, Any]) -> tuple[Job, JobOut]:
+def told_at(wish: WebhookIn | None, listed: Collection[str]) -> WebhookOut | None:
+    """Where a training is to be told of, or InvalidRequest where that may not be; listed: hosts that may be private."""
+    if wish is None:
+        return None
+    destination(wish.url, listed)
+    secret = webhooks.new_secret() if wish.secret is None else webhooks.check_secret(wish.secret)
+    return WebhookOut(url=wish.url, secret=secret)
+
+
+def submit(session: Session, request: dict[str, Any], webhook: WebhookOut | None) -> tuple[Job, TrainingOut]:
     """Queue a training inside the caller's transaction: the row to dispatch after it, and how it is shown."""
     datasets.require_ready(datasets.find(session, request["dataset"]))
     names.require_free(session, request["name"])
     job = jobs.submit(session, "train", request)
-    return job, JobOut.of(job, jobs.position(session, job))
+    if webhook is not None:
+        webhooks.attach(session, job.id, webhook.url, webhook.secret)
+    shown = JobOut.of(job, jobs.position(session, job))
+    return job, TrainingOut(**shown.model_dump(), webhook=webhook)
 
 
 def branch_request(session: Session, job_id: str, wish: BranchIn) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any, Final
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.core import carrying
+from app.core import callers, carrying
 from app.core.errors import Conflict, InvalidRequest, NotFound
 from app.core.records import Checkpoint, Job, Model
 from models.config import NetworkConfig
@@ -47,7 +47,8 @@ def resolve(session: Session, reference: str) -> Resolved:
 
 
 def find(session: Session, name: str) -> Model:
-    """The model, or NotFound."""
+    """The model, or NotFound; NotAllowed for a caller whose key is for another."""
+    callers.require_model(name)
     model = session.get(Model, name)
     if model is None:
         message = f"There is no model {name!r}. GET /v1/models lists what there is."
@@ -143,6 +144,15 @@ def promote(session: Session, name: str, prefix: str) -> Model:
     _mean(session, found.model, found.checkpoint.sha256)
     found.model.chosen = True
     return found.model
+
+
+def fall_back(session: Session, name: str, lost: Collection[str]) -> str | None:
+    """Make the newest checkpoint that is not lost what the bare name means; None where there is none."""
+    rest = [row.sha256 for row in checkpoints(session, name) if row.sha256 not in lost]
+    if not rest:
+        return None
+    _mean(session, find(session, name), rest[-1])
+    return rest[-1]
 
 
 def _mean(session: Session, model: Model, sha256: str) -> None:

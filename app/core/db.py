@@ -1,21 +1,28 @@
 """The database: engine, sessions that commit or leave no trace, and migrations."""
 
+import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import structlog
 from alembic import command
 from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, event, func, select
 from sqlalchemy.engine import URL, Connection, make_url
-from sqlalchemy.exc import ArgumentError, OperationalError
+from sqlalchemy.exc import ArgumentError, DatabaseError, DataError, OperationalError
 from sqlalchemy.orm import Session
 
-from app.core.errors import SettingsInvalid, Unavailable
+from app.core.errors import Damaged, InvalidRequest, SettingsInvalid, StorageFull, Unavailable
+
+log = structlog.get_logger(__name__)
 
 BUSY_TIMEOUT_SECONDS = 10  # a writer waits this long for another; our transactions take milliseconds
+DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 
@@ -54,7 +61,17 @@ class Database:
             with Session(engine, expire_on_commit=False) as session:
                 yield session
         except OperationalError as error:
-            raise Unavailable(f"The database did not answer: {error.orig}.", code="database_unavailable") from error
+            if getattr(error.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+                raise StorageFull("The disk of the database is full; nothing of this was kept.") from error
+            log.warning("database_failed", reason=str(error.orig))  # an answer must not tell where it is, and whose
+            raise Unavailable("The database did not answer; the log has why.", code="database_unavailable") from error
+        except (DataError, OverflowError, UnicodeEncodeError) as error:
+            message = "This cannot be stored: it holds a NUL, half a character, or a number of more than 64 bits."
+            raise InvalidRequest(message) from error
+        except DatabaseError as error:
+            if getattr(error.orig, "sqlite_errorcode", None) not in DAMAGED:
+                raise
+            raise Damaged(f"The database is damaged: {error.orig}. Restore a backup of it.") from error
 
     def migrate(self) -> None:
         """Bring the schema up to date; SettingsInvalid where the database cannot be opened or written."""
@@ -69,6 +86,12 @@ class Database:
         except OperationalError as error:
             shown = self.url.render_as_string(hide_password=True)
             raise SettingsInvalid(f"The database {shown} cannot be used: {error.orig}.") from error
+
+    def schema(self) -> tuple[str | None, str]:
+        """The revision of the schema that is there, None without one, and the newest that is known."""
+        with self.read() as session:
+            found = MigrationContext.configure(session.connection()).get_current_revision()
+        return found, ScriptDirectory(str(MIGRATIONS)).get_current_head() or ""
 
     def close(self) -> None:
         """Give back every connection."""

@@ -1,31 +1,33 @@
 """Job lifecycle: the only code that changes a job's status, epoch or lease."""
 
 import contextlib
+import os
 import threading
 import time
-from collections.abc import Callable
-from typing import Any, Final, Literal, cast
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Literal, TypeVar
 
 import structlog
-from sqlalchemy import CursorResult, Update, func, select, update
+from sqlalchemy import func, select, tuple_, update
 from sqlalchemy.orm import Session
 
-from app.core import names
+from app.core import attempts, callers, names, queue_depth, webhooks
 from app.core.db import Database, clock
-from app.core.errors import GanvasError, JobStateConflict, NotFound
+from app.core.errors import GanvasError, JobStateConflict, NotFound, StorageFull, Unavailable
+from app.core.lease import LEASE_SECONDS, RENEW_SECONDS, Lease, changed
 from app.core.records import Dataset, Job, JobEvent, new_id, utc_now
 
 log = structlog.get_logger(__name__)
 
-LEASE_SECONDS: Final = 30.0  # a row whose lease is older is handed to a new epoch
-RENEW_SECONDS: Final = 5.0  # how often a holder renews
-GIVE_UP_SECONDS: Final = 20.0  # a holder that could not renew for this long stops itself, well before the steal
-WATCH_SECONDS: Final = 0.5  # how often a holder looks for a cancel request
+HARD_STOP_SECONDS: Final = 60.0  # a holder that has not heeded a cancel for this long is killed
+ROOM_SECONDS: Final = 3.0  # how often a holder tries again to write what the disk had no room for
 MESSAGE_CHARACTERS: Final = 500  # as the column has; an error's own message is whole in `error`
+RECONCILED_AT_ONCE: Final = 500  # queued rows looked at in one go, those that were told of longest ago first
 MAX_FRUITLESS_ATTEMPTS: Final = 3  # attempts that end without a newly saved state before the job is given up
 
 Status = Literal["queued", "running", "succeeded", "failed", "canceled"]
 Kind = Literal["prepare", "train", "render", "project"]
+Done = TypeVar("Done")
 
 NEXT: Final[dict[str, frozenset[str]]] = {
     "queued": frozenset({"running", "canceled", "failed"}),
@@ -45,8 +47,11 @@ class LeaseLost(GanvasError):
 
 
 def submit(session: Session, kind: Kind, request: dict[str, Any]) -> Job:
-    """Add a queued job inside the caller's transaction; dispatch it only after that has committed."""
-    job = Job(id=new_id("job"), kind=kind, request=request, message="Waiting for a worker.")
+    """Add a queued job inside the caller's transaction; dispatch it only after that has committed. Busy where too many
+    wait for who asks."""
+    caller = callers.current()
+    queue_depth.require_room(session, caller)
+    job = Job(id=new_id("job"), kind=kind, request=request, key_id=caller.key_id, message="Waiting for a worker.")
     session.add(job)
     session.flush()
     tell(session, job.id, "status", {"status": "queued"})
@@ -82,6 +87,7 @@ def cancel(session: Session, job_id: str) -> Job:
         _move(session, job, "canceled", message="Canceled before it started.")
     elif job.status == "running":
         job.cancel_requested = True
+        job.cancel_requested_at = job.cancel_requested_at or clock(session)
         job.message = "Stopping at the next step."
     elif job.status != "canceled":
         raise JobStateConflict(f"Job {job.id} is {job.status}; it can no longer be canceled.")
@@ -100,38 +106,6 @@ def resume(session: Session, job_id: str) -> Job:
     return job
 
 
-def keep_state(job: Job, sha256: str, kimg: float) -> str | None:
-    """Let the next attempt start from this state, and from the one before it should this be unreadable; the state
-    that neither needs any longer."""
-    superseded = job.previous_state_sha256
-    if sha256 != job.state_sha256:
-        job.previous_state_sha256, job.state_sha256 = job.state_sha256, sha256
-    job.state_kimg = kimg
-    job.fruitless = 0
-    return superseded if superseded not in {job.state_sha256, job.previous_state_sha256} else None
-
-
-def keep_part(job: Job, sha256: str) -> None:
-    """Let the next attempt begin behind this part of a drawing."""
-    job.parts = [*job.parts, sha256]
-    job.fruitless = 0
-
-
-def keep_preview(job: Job, sha256: str) -> str | None:
-    """Show this picture of a drawing in the making; the one before it, which nobody needs any longer."""
-    superseded, job.preview_sha256 = job.preview_sha256, sha256
-    return superseded if superseded != sha256 else None
-
-
-def state_in_use(session: Session, sha256: str) -> bool:
-    """Whether any job would start from this state: its own saved one, or the one it branches from."""
-    own = select(Job.id).where((Job.state_sha256 == sha256) | (Job.previous_state_sha256 == sha256)).limit(1)
-    if session.scalar(own) is not None:
-        return True
-    unfinished = select(Job).where(Job.kind == "train", Job.status.not_in(ENDED))
-    return any(job.request.get("branch") == sha256 for job in session.scalars(unfinished))
-
-
 def reconcile(session: Session) -> list[Job]:
     """Hand rows whose holder fell silent to a new epoch; returns every queued job that needs a (new) dispatch."""
     now = clock(session)
@@ -139,8 +113,9 @@ def reconcile(session: Session) -> list[Job]:
     for job in session.scalars(silent.with_for_update(skip_locked=True)).all():
         log.warning("job_lease_expired", job=job.id, epoch=job.epoch)
         requeue_or_fail(session, job, "The worker fell silent.")
-    stale = (Job.dispatched_at.is_(None)) | (Job.dispatched_at < now - RENEW_SECONDS)
-    return list(session.scalars(select(Job).where(Job.status == "queued", stale).order_by(Job.created_at)))
+    told = func.coalesce(Job.dispatched_at, 0.0)
+    unheard = select(Job).where(Job.status == "queued", told < now - RENEW_SECONDS)
+    return list(session.scalars(unheard.order_by(told, Job.created_at).limit(RECONCILED_AT_ONCE)))
 
 
 def requeue_or_fail(session: Session, job: Job, reason: str) -> None:
@@ -149,7 +124,8 @@ def requeue_or_fail(session: Session, job: Job, reason: str) -> None:
         _move(session, job, "canceled", message="Canceled.")
     elif job.fruitless >= MAX_FRUITLESS_ATTEMPTS:
         message = f"{reason} {job.fruitless} attempts in a row ended without saving anything; the job is given up."
-        _move(session, job, "failed", message=message, error={"code": "job_poisoned", "message": message})
+        error = {"code": "job_poisoned", "message": message, "history": attempts.fruitless(session, job, reason)}
+        _move(session, job, "failed", message=message, error=error)
     else:
         _requeue(session, job, f"{reason} Waiting for a worker to go on.")
 
@@ -161,9 +137,31 @@ def holder_died(session: Session, job_id: str, epoch: int) -> None:
         requeue_or_fail(session, job, "The worker died.")
 
 
-def mark_dispatched(session: Session, job_id: str, epoch: int) -> None:
-    """Note that the bell was rung for this epoch, so that the reconciler leaves it alone for a while."""
-    session.execute(update(Job).where(Job.id == job_id, Job.epoch == epoch).values(dispatched_at=clock(session)))
+def overdue(session: Session, job_id: str, epoch: int) -> str | None:
+    """Why the holder of this epoch has to be ended: it did not heed a cancel in time, or the job is no longer its own,
+    which it should have noticed; None where it may go on."""
+    job = session.get(Job, job_id)
+    if job is None or job.epoch != epoch:
+        return "Another epoch has the job."
+    asked_at = job.cancel_requested_at if job.status == "running" else None
+    if asked_at is not None and clock(session) - asked_at > HARD_STOP_SECONDS:
+        return "It did not heed a cancel."
+    return None
+
+
+def say_waiting(session: Session, job_id: str, why: str) -> None:
+    """Say why nobody takes a queued job yet."""
+    waiting = (Job.id == job_id, Job.status == "queued")
+    session.execute(update(Job).where(*waiting).values(message=why[:MESSAGE_CHARACTERS]))
+
+
+def mark_dispatched(session: Session, rung: Sequence[Job]) -> None:
+    """Note that the bell was rung for these epochs, so that the reconciler leaves them alone for a while."""
+    session.execute(
+        update(Job)
+        .where(tuple_(Job.id, Job.epoch).in_([(job.id, job.epoch) for job in rung]))
+        .values(dispatched_at=clock(session))
+    )
 
 
 class Claim:
@@ -174,33 +172,61 @@ class Claim:
         self.job_id = job.id
         self.epoch = job.epoch
         self.request = job.request
-        self.states = [sha256 for sha256 in (job.state_sha256, job.previous_state_sha256) if sha256]
-        self._renewed = time.monotonic()
-        self._lost = threading.Event()
-        self._cancel = threading.Event()
+        self.alive_at = time.monotonic()  # when the work last gave a sign of life
         self._interrupted = interrupted
-        self._released = threading.Event()
-        self._thread = threading.Thread(target=self._keep, name=f"lease-{job.id}", daemon=True)
-        self._thread.start()
+        self._lease = Lease(db, job.id, job.epoch)
 
     @property
     def canceled(self) -> bool:
         """Whether somebody asked for the job to stop for good."""
-        return self._cancel.is_set()
+        return self._lease.canceled
 
     @property
     def lost(self) -> bool:
         """Whether the lease went to another epoch, or could not be renewed for too long to be sure."""
-        return self._lost.is_set() or time.monotonic() - self._renewed > GIVE_UP_SECONDS
+        return self._lease.lost
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether the process has to leave, and the job is to go on elsewhere from the state it is left in."""
+        return self._interrupted.is_set() and not self.canceled and not self.lost
+
+    def sign(self) -> None:
+        """Give a sign of life: without one for long, the work is held to be stuck (worker/watchdog.py)."""
+        self.alive_at = time.monotonic()
 
     def should_stop(self) -> bool:
-        """True when the work must stop at its next step, for whichever reason."""
-        return self._cancel.is_set() or self._interrupted.is_set() or self.lost
+        """True when the work must stop at its next step, for whichever reason. Asking is a sign of life."""
+        self.sign()
+        return self.canceled or self._interrupted.is_set() or self.lost
 
     def publish(self, change: Callable[[Session, Job], None]) -> None:
-        """Apply `change` in one transaction, only while we hold the job; LeaseLost otherwise."""
-        with self.db.begin() as session:
-            change(session, self._held(session))
+        """Apply `change` in one transaction, only while we hold the job; LeaseLost otherwise. A database that is away
+        or full is waited for, as `patiently` does."""
+
+        def apply() -> None:
+            with self.db.begin() as session:
+                change(session, self._held(session))
+
+        self.patiently(apply)
+
+    def patiently(self, work: Callable[[], Done]) -> Done:
+        """What `work` gives, which is done again while there is no room on the disk: that is nobody's failure, and the
+        job is kept meanwhile. StorageFull once it has to stop; a database that is away is waited for as long as the job
+        is surely ours."""
+        told = False
+        while True:
+            self.sign()
+            try:
+                return work()
+            except Unavailable as error:
+                full = isinstance(error, StorageFull)
+                if self.should_stop() if full else error.error_code != "database_unavailable" or self.lost:
+                    raise
+                log.warning("job_waits", job=self.job_id, reason=error.message)
+                if full and not told:
+                    told = self._say_full()
+            time.sleep(ROOM_SECONDS)
 
     def report(self, type_: str, data: dict[str, Any], **values: Any) -> None:
         """Record an event and new values of the job's progress columns."""
@@ -231,56 +257,51 @@ class Claim:
 
         self.publish(end)
 
-    def give_back(self, reason: str) -> None:
-        """Hand the job to another attempt, because of something that is not the job's fault but may last."""
-        with contextlib.suppress(LeaseLost):
-            self.publish(lambda session, job: requeue_or_fail(session, job, reason))
+    def give_back(self, reason: str, *, counted: bool = True) -> None:
+        """Hand the job to another attempt, because of something that is not the job's fault but may last; `counted`
+        where too many such attempts shall end it."""
+
+        def change(session: Session, job: Job) -> None:
+            if not counted:
+                job.fruitless = max(0, job.fruitless - 1)
+            requeue_or_fail(session, job, reason)
+
+        try:
+            self.publish(change)
+        except LeaseLost:  # it has ended, or somebody else has it
+            return
+        except Unavailable as error:  # then its lease ends
+            log.warning("job_not_given_back", job=self.job_id, reason=error.message)
 
     def leave(self) -> None:
         """Stop renewing, and leave the job to whoever else holds it."""
-        self._released.set()
-        self._thread.join(timeout=RENEW_SECONDS)
+        self._lease.close()
 
     def release(self) -> None:
         """Stop renewing. A job that is still running after an interruption goes back to the queue at once."""
         self.leave()
-        if self._interrupted.is_set() and not self._lost.is_set():
-            with contextlib.suppress(LeaseLost):
+        if self._interrupted.is_set() and not self.lost:
+            with contextlib.suppress(LeaseLost, Unavailable):
                 self.publish(_drain)
+
+    def _say_full(self) -> bool:
+        """Say that the job waits for room; whether that could be written."""
+        message = "The disk is full. Waiting for room; what was saved is kept."
+        try:
+            with self.db.begin() as session:
+                self._held(session).message = message
+                tell(session, self.job_id, "warning", {"kind": "storage_full", "message": message})
+        except Unavailable:
+            return False
+        return True
 
     def _held(self, session: Session) -> Job:
         query = select(Job).where(Job.id == self.job_id).with_for_update()
         job = session.scalars(query).one_or_none()
         if job is None or job.epoch != self.epoch or job.status != "running":
-            self._lost.set()
+            self._lease.lose()
             raise LeaseLost(f"Job {self.job_id} is no longer held by epoch {self.epoch}.")
         return job
-
-    def _keep(self) -> None:
-        while not self._released.wait(WATCH_SECONDS):
-            try:
-                self._watch()
-            except GanvasError as error:  # the database is away: `lost` turns true when that lasts
-                log.warning("lease_not_renewed", job=self.job_id, reason=error.message)
-
-    def _watch(self) -> None:
-        with self.db.read() as session:
-            row = session.execute(
-                select(Job.epoch, Job.status, Job.cancel_requested).where(Job.id == self.job_id)
-            ).one_or_none()
-        if row is None or row.epoch != self.epoch or row.status != "running":
-            self._lost.set()
-        elif row.cancel_requested:
-            self._cancel.set()
-        if time.monotonic() - self._renewed < RENEW_SECONDS or self._lost.is_set():
-            return
-        with self.db.begin() as session:
-            held = (Job.id == self.job_id, Job.epoch == self.epoch, Job.status == "running")
-            renewed = _changed(session, update(Job).where(*held).values(lease_until=clock(session) + LEASE_SECONDS))
-        if renewed:
-            self._renewed = time.monotonic()
-        else:
-            self._lost.set()
 
 
 def _drain(session: Session, job: Job) -> None:
@@ -288,14 +309,15 @@ def _drain(session: Session, job: Job) -> None:
     requeue_or_fail(session, job, "The worker was stopped.")
 
 
-def claim(db: Database, job_id: str, interrupted: threading.Event) -> Claim | None:
-    """Take a queued job by compare-and-set; None where another delivery was first or the job has ended.
+def claim(db: Database, job_id: str, interrupted: threading.Event, epoch: int | None = None) -> Claim | None:
+    """Take a queued job by compare-and-set; None where another delivery was first, the job has ended, or it has come
+    to another epoch than the one given.
 
     Setting `interrupted` asks for a stop at the next step with the state saved: the job then goes back to the queue.
     """
     with db.begin() as session:
         job = session.get(Job, job_id)
-        if job is None or job.status != "queued":
+        if job is None or job.status != "queued" or epoch not in {None, job.epoch}:
             return None
         held = (Job.id == job_id, Job.epoch == job.epoch, Job.status == "queued")
         taken = update(Job).where(*held)
@@ -307,10 +329,11 @@ def claim(db: Database, job_id: str, interrupted: threading.Event) -> Claim | No
             "started_at": func.coalesce(Job.started_at, utc_now()),
             "message": "Starting.",
         }
-        if not _changed(session, taken.values(values)):
+        if not changed(session, taken.values(values)):
             return None
         session.refresh(job)
         tell(session, job_id, "status", {"status": "running", "attempt": job.attempts})
+    log.info("job_claimed", job=job_id, epoch=job.epoch, attempt=job.attempts, pid=os.getpid())
     return Claim(db, job, interrupted)
 
 
@@ -324,11 +347,6 @@ def join(db: Database, job_id: str, epoch: int, interrupted: threading.Event) ->
         return Claim(db, job, interrupted)
 
 
-def _changed(session: Session, statement: Update) -> int:
-    """How many rows a compare-and-set changed."""
-    return cast("CursorResult[Any]", session.execute(statement)).rowcount
-
-
 def _requeue(session: Session, job: Job, message: str) -> None:
     _move(session, job, "queued", message=message)
     job.epoch += 1
@@ -336,6 +354,7 @@ def _requeue(session: Session, job: Job, message: str) -> None:
     job.dispatched_at = None
     job.finished_at = None
     job.cancel_requested = False
+    job.cancel_requested_at = None
 
 
 def _move(session: Session, job: Job, status: Status, *, message: str, error: dict[str, Any] | None = None) -> None:
@@ -368,5 +387,6 @@ def _tell_dataset(session: Session, job: Job) -> None:
 
 
 def tell(session: Session, job_id: str, type_: str, data: dict[str, Any]) -> None:
-    """Add an event to a job, inside the caller's transaction."""
+    """Add an event to a job, inside the caller's transaction, and owe it to whoever asked to be told."""
     session.add(JobEvent(job_id=job_id, type=type_, data=data))
+    webhooks.note(session, job_id, type_, data)

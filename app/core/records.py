@@ -330,6 +330,7 @@ class Webhook(Record):
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
     url: Mapped[str] = mapped_column(Text)
     secret: Mapped[str] = mapped_column(String(100))  # whsec_..., shown once; signing needs the secret itself
+    progress_at: Mapped[float | None]  # when progress was last told, by the database's clock
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
 
 
@@ -348,6 +349,7 @@ class WebhookMessage(Record):
     payload: Mapped[dict[str, Any]]
     attempts: Mapped[int] = mapped_column(default=0)
     next_at: Mapped[float | None]  # when to try (again), by the database's clock; null: delivered, or given up
+    taken_until: Mapped[float | None]  # by a sender; another may try when that has passed
     delivered_at: Mapped[datetime | None]
     error: Mapped[str | None] = mapped_column(String(500))  # why the last try failed
     created_at: Mapped[datetime] = mapped_column(default=utc_now)

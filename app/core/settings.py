@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from app.core.errors import SettingsInvalid
 
 MIB = 1024 * 1024
+RATE_PATTERN = r"^[1-9][0-9]{0,6}/(second|minute|hour|day)$"
 SOCKET_PATH_BYTES = 100  # the kernel allows 107, macOS 103
 
 
@@ -100,10 +101,14 @@ class Settings(BaseSettings):
         description="Minutes that one step of a job may take before its process is held to be stuck and ended.",
     )
     rate_per_key: str = Field(
-        "6000/minute", description="Most requests of one API key, as 10/second or 6000/minute; keys may have their own."
+        "6000/minute",
+        pattern=RATE_PATTERN,
+        description="Most requests of one API key, as 10/second or 6000/minute; keys may have their own.",
     )
     rate_per_address: str = Field(
-        "12000/minute", description="Most requests of one address, whatever keys it sends; loopback is not counted."
+        "12000/minute",
+        pattern=RATE_PATTERN,
+        description="Most requests of one address, whatever keys it sends; loopback is not counted.",
     )
     max_queued_jobs: int = Field(
         200, ge=1, description="Jobs that may wait at once for one API key, and for all of loopback; more gets 429."

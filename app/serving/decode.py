@@ -1,31 +1,34 @@
 """Anyone's files to pixels: PNG, JPEG and WebP of the kinds we write, and of each only what makes its pixels.
 
 The file is taken apart here and Pillow gets a new one without metadata, of a size that is known and may be refused:
-what a hostile file can cost is bounded by what it declares in its head.
+what a hostile file can cost is bounded by what it declares in its head, and what it breaks is a process of its own.
 """
 
-import io
+import atexit
+import math
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, Final, TypeVar
 
 import numpy as np
-from PIL import ImageFile
-from PIL.JpegImagePlugin import JpegImageFile
-from PIL.PngImagePlugin import PngImageFile
-from PIL.WebPImagePlugin import WebPImageFile
 
 from app.core.errors import InvalidRequest
 from app.serving import vp8
 from app.serving.encode import PNG_SIGNATURE, Pixels
+from app.serving.limited import picture as program
+from app.serving.limited.child import Child, Died
+from app.serving.limited.program import Head
 from app.serving.recipe import OutputFormat
 
-READERS: Final[dict[OutputFormat, type[ImageFile.ImageFile]]] = {
-    "png": PngImageFile,
-    "jpeg": JpegImageFile,
-    "webp": WebPImageFile,
-}
+PROCESSES: Final = 2  # that decode, at most
+START_SECONDS: Final = 2  # of the processor, for what does not depend on the size
+PIXELS_A_SECOND: Final = 4_000_000  # a quarter of what the slowest of our pictures comes to
+LOOK_SECONDS: Final = 4  # of the processor: what 64 megapixels take
+WORDS: Final = 100  # characters of a reason
+WALL_SECONDS: Final = 20.0  # of the clock, for the largest where others want the processor too
 JPEG_SIGNATURE: Final = b"\xff\xd8\xff"
 MAX_PARTS: Final = 4096  # chunks or segments; programs that save in small pieces write 8 KiB in each
 
@@ -43,6 +46,7 @@ JPEG_CHANNELS: Final = 3
 WEBP_FRAMES: Final = frozenset({b"VP8 ", b"VP8L"})
 WEBP_MOVING: Final = frozenset({b"ANIM", b"ANMF"})
 
+Checked = TypeVar("Checked")
 Part = tuple[Any, int, int]  # its kind, and where it starts and ends in the file
 
 
@@ -61,6 +65,13 @@ class Essence:
         return not self.coding
 
 
+_children: Final[SimpleQueue[Child]] = SimpleQueue()  # that are idle, the program's start yet to come
+for _ in range(PROCESSES):
+    _child = Child(Path(program.__file__), WALL_SECONDS)
+    _children.put(_child)
+    atexit.register(_child.close)
+
+
 def essence(data: bytes) -> Essence:
     """The essence of one still picture of 8 bits. Raises InvalidRequest for any other file; no pixel is decoded."""
     try:
@@ -76,15 +87,66 @@ def essence(data: bytes) -> Essence:
 
 
 def decode(picture: Essence) -> Pixels:
-    """[H, W, 3], or [H, W, 4] where some of it is transparent. Raises InvalidRequest for a damaged file."""
+    """[H, W, 3], or [H, W, 4] where some of it is transparent. Raises InvalidRequest for a damaged file.
+
+    Here and now: for files that were made here. Those of others are for decode_apart().
+    """
     try:
-        with READERS[picture.output_format](io.BytesIO(picture.file)) as image:
-            if image.size != picture.size:
-                raise ValueError(f"It declares {picture.size} and {image.size}.")
-            pixels: Pixels = np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
+        return _shaped(picture, *program.pixels(picture.file, picture.output_format, picture.size))
     except Exception as error:  # a damaged file makes Pillow raise a dozen types
         raise _unreadable("it is damaged") from error
-    opaque = pixels.shape[2] == 3 or bool((pixels[:, :, 3] == 255).all())
+
+
+def decode_apart(picture: Essence) -> Pixels:
+    """What decode() gives, from a process that may spend so much memory and time and can open and write nothing."""
+    head = {"format": picture.output_format, "size": picture.size}
+    area = picture.size[0] * picture.size[1]
+
+    def check(answer: Head, body: bytes) -> Pixels | None:
+        channels = answer.get("channels")
+        if channels not in (0, 3, 4) or len(body) != area * channels:
+            raise ValueError("The pixels are not those of such a picture.")
+        return _shaped(picture, channels, body) if channels else None
+
+    seconds = START_SECONDS + math.ceil(area / PIXELS_A_SECOND)
+    try:
+        pixels = _asked(head, picture.file, seconds, 4 * area, check)
+    except Died as death:
+        raise _unreadable("it takes too much to decode, or breaks its decoder") from death
+    if pixels is None:
+        raise _unreadable("it is damaged")
+    return pixels
+
+
+def require_sound(file: bytes) -> None:
+    """InvalidRequest for a PNG, JPEG, WebP or GIF, of any kind, that cannot be decoded; found out apart, as above."""
+
+    def check(answer: Head, _body: bytes) -> str | None:
+        wrong = answer.get(program.WRONG)
+        if wrong is not None and (type(wrong) is not str or len(wrong) > WORDS):
+            raise ValueError("That is no reason.")
+        return wrong
+
+    try:
+        wrong = _asked({program.LOOK: True}, file, LOOK_SECONDS, 0, check)
+    except Died:
+        wrong = "it takes too much to decode, or breaks its decoder"
+    if wrong is not None:
+        raise InvalidRequest(f"The picture cannot be read: {wrong}.", code="picture_expected", param="image")
+
+
+def _asked(head: Head, file: bytes, seconds: int, max_bytes: int, check: Callable[[Head, bytes], Checked]) -> Checked:
+    child = _children.get()
+    try:
+        return child.ask(head, file, cpu_seconds=seconds, max_bytes=max_bytes, check=check)
+    finally:
+        _children.put(child)
+
+
+def _shaped(picture: Essence, channels: int, body: bytes) -> Pixels:
+    width, height = picture.size
+    pixels: Pixels = np.frombuffer(body, np.uint8).reshape(height, width, channels)
+    opaque = channels == 3 or bool((pixels[:, :, 3] == 255).all())
     return pixels[:, :, :3] if opaque else pixels
 
 

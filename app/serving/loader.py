@@ -74,7 +74,8 @@ class Loader:
             return list(self._loaded.values())
 
     def get(self, sha256: str, dtype: Dtype | None = None) -> LoadedGenerator:
-        """A checkpoint, read from its file where it is not in memory. Raises NotFound, CheckpointInvalid, Conflict."""
+        """A checkpoint, read from its file where it is not in memory. Raises NotFound, Damaged, CheckpointInvalid,
+        Conflict."""
         key = sha256, dtype or self.runtime.dtype
         with self._lock:
             loading = self._loading[key]

@@ -8,7 +8,7 @@ from bisect import bisect_left
 from functools import cache
 from typing import TypeVar
 
-from app.serving.decode import Essence, decode, essence
+from app.serving.decode import Essence, decode, decode_apart, essence
 from app.serving.difference import Difference, Tally, opaque
 from app.serving.encode import LOSSLESS_WEBP, Pixels, marked
 from app.serving.film import AnyRecipe, FilmRecipe
@@ -30,7 +30,7 @@ def compare(file: bytes, rebuilt: Pixels, recipe: AnyRecipe, painted: AnyRecipe)
     """How a picture differs from [H, W, C], what its recipe gives at its size on what `painted` says; None where no
     pixel does. Raises InvalidRequest for a damaged file."""
     picture = essence(file)
-    found = decode(picture)
+    found = decode_apart(picture)
     expected, how = _as_saved(picture, opaque(rebuilt))
     if found.shape != expected.shape:
         return Difference("One of the two is transparent in places and the other is not.")

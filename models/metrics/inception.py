@@ -1,6 +1,6 @@
 """FID and KID by a network trained on photographs, for those who have it: the extra `metrics` and its weights."""
 
-import pickle
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from models.errors import ModelsError
 
 WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"
 SOURCE = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
+WEIGHTS_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 EXTRACTOR = "inception-v3-compat"
 FEWEST_FOR_FID = 2048  # pictures of each set: as many as features, below which the covariance is singular
 KID_SUBSET = 1000
@@ -43,11 +44,12 @@ def inception_distances(
 ) -> dict[str, float]:
     """KID x 1000, and FID where there are enough pictures, of two sets, uint8 [N, H, W, 3 or 1]; downloads nothing.
 
-    `extractor`: as torch-fidelity has it registered. Raises ModelsError where it or the weights are missing.
+    `extractor`: as torch-fidelity has it registered; the weights of any other than the usual one are the caller's to
+    trust. Raises ModelsError where it or the weights are missing.
     """
     fidelity = _torch_fidelity()
     path = weights_path() if weights is None else weights
-    _require_weights(path)
+    _require_weights(path, extractor)
     fewest = min(len(real), len(fake))
     enough = fewest >= FEWEST_FOR_FID
     found = fidelity.calculate_metrics(
@@ -78,11 +80,11 @@ def _torch_fidelity() -> Any:
     return torch_fidelity
 
 
-def _require_weights(path: Path) -> None:
-    """Raise ModelsError unless the file holds tensors alone: torch-fidelity would run whatever else it holds."""
+def _require_weights(path: Path, extractor: str) -> None:
+    """Raise ModelsError for any file but the one that is known: torch-fidelity runs whatever else a file holds."""
     if not path.is_file():
         raise ModelsError(f"FID and KID take the weights of {SOURCE}{WEIGHTS}: put them at {path}.")
-    try:
-        torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ModelsError(f"{path} holds something else than weights; take it from {SOURCE}{WEIGHTS}.") from error
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if extractor == EXTRACTOR and digest != WEIGHTS_SHA256:
+        raise ModelsError(f"{path} holds something else than weights; take it from {SOURCE}{WEIGHTS}.")

@@ -1,6 +1,7 @@
 """The command line: quick help, keys, and one clear line with exit status 1 for what cannot work."""
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -44,6 +45,44 @@ def test_a_key_is_shown_once_listed_without_itself_and_revoked(tmp_path: Path) -
     assert key not in listed
     assert ganvas("keys", "revoke", listed.split()[0], data=tmp_path).returncode == 0
     assert "revoked" in ganvas("keys", "list", data=tmp_path).stdout
+
+
+def test_a_key_is_listed_with_what_it_may_do_and_noted_in_the_audit_log(tmp_path: Path) -> None:
+    wish = ["--rate", "5/minute", "--origin", "https://a.example", "--days", "7", "--scope", "train"]
+    assert ganvas("keys", "create", "--name", "sketch", *wish, data=tmp_path).returncode == 0
+    listed = ganvas("keys", "list", data=tmp_path).stdout
+    assert all(part in listed for part in ("gnv_", "train", "rate 5/minute", "for https://a.example", "expires 20"))
+    noted = ganvas("audit", data=tmp_path).stdout
+    assert "terminal  -  key.created  " + listed.split()[0] in noted
+
+
+def test_a_publishable_key_without_a_model_is_one_clear_line(tmp_path: Path) -> None:
+    done = ganvas("keys", "create", "--publishable", data=tmp_path)
+    assert_one_clear_line(done, "Name the model")
+
+
+def test_a_socket_that_others_can_reach_is_not_served_without_keys(tmp_path: Path) -> None:
+    with socket.create_server(("0.0.0.0", 0)) as listener:  # noqa: S104
+        done = subprocess.run(
+            [sys.executable, "-m", "app.cli", "api", "--fd", str(listener.fileno())],
+            env=os.environ | {"GANVAS_DATA": str(tmp_path), "GANVAS_IMPORT_SAMPLES": "0"},
+            pass_fds=[listener.fileno()],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+    assert_one_clear_line(done, "Set GANVAS_HOST to 0.0.0.0")
+
+
+def test_a_studio_is_backed_up_restored_and_examined(tmp_path: Path) -> None:
+    data, folder, again = tmp_path / "data", tmp_path / "backup", tmp_path / "again"
+    assert ganvas("keys", "create", data=data).returncode == 0  # any command makes the database
+    assert "0 blobs of 0 bytes" in ganvas("backup", str(folder), data=data).stdout
+    assert ganvas("restore", str(folder), data=again).returncode == 0
+    told = ganvas("doctor", data=again, GANVAS_FREE_SPACE_FLOOR_MIB=str(1 << 40))
+    assert (told.returncode, told.stdout.count("wrong  ")) == (1, 1), told.stdout
+    assert "wrong     space: The data folder has" in told.stdout
 
 
 def test_other_addresses_than_loopback_are_refused_without_a_key(tmp_path: Path) -> None:

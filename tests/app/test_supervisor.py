@@ -47,12 +47,12 @@ def test_a_child_that_dies_is_started_again_later_and_later() -> None:
     assert starts[2] - starts[1] > starts[1] - starts[0] >= supervisor.FIRST_BACKOFF_SECONDS
 
 
-def test_a_child_that_ignores_sigterm_is_killed_at_the_deadline() -> None:
-    deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(600)"
-    child = supervisor.Child("deaf", command(deaf))
+def test_a_child_that_ignores_sigterm_is_killed_at_the_deadline(tmp_path: Path) -> None:
+    deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN)"
+    child = supervisor.Child("deaf", command(f"{deaf}; open({str(tmp_path / 'deaf')!r}, 'w').close(); time.sleep(600)"))
     child.start()
     assert child.process is not None
-    time.sleep(0.5)
+    assert wait_until((tmp_path / "deaf").exists)
     child.signal(signal.SIGTERM)
     child.stop(time.monotonic() + 0.5)
     assert child.process.returncode == -signal.SIGKILL
@@ -70,12 +70,38 @@ def test_redis_and_workers_run_while_the_studio_is_open_and_are_gone_after(
         assert connection.config_get("port") == {"port": "0"}
         connection.close()
         assert settings.redis_socket.stat().st_mode & 0o077 == 0
-        processes = [child.process for child in studio._all()]
+        assert studio.redis is not None
+        processes = [child.process for child in (studio.redis, *studio.children)]
         assert len(processes) == CHILDREN
         assert all(process is not None and process.poll() is None for process in processes)
         with pytest.raises(SettingsInvalid, match="already runs"), supervisor.only_one(settings):
             pass
     assert all(process is not None and process.poll() is not None for process in processes)
+
+
+def test_a_redis_that_cannot_read_what_it_kept_starts_empty(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    settings = Settings(data=tmp_path)
+    monkeypatch.setattr(supervisor, "QUEUES", ())
+    embedded_redis.command(settings)
+    (tmp_path / "redis" / "appendonly.aof").write_bytes(b"*2\r\n$6\r\nSELECT\r\n$1\r\n0\r\nnonsense\r\n" * 20)
+    with supervisor.running(settings), connect(settings.redis) as connection:
+        assert connection.dbsize() == 0
+        assert connection.set("new", 1)
+    assert (tmp_path / "redis-damaged" / "appendonly.aof").read_bytes().count(b"nonsense") == 20
+
+
+def test_a_redis_killed_in_mid_sentence_starts_with_what_was_whole(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    settings = Settings(data=tmp_path)
+    monkeypatch.setattr(supervisor, "QUEUES", ())
+    with supervisor.running(settings), connect(settings.redis) as connection:
+        connection.set("whole", 1)
+        connection.set("torn", "x" * 100)
+    log = tmp_path / "redis" / "appendonly.aof"
+    log.write_bytes(log.read_bytes()[:-50])
+    with supervisor.running(settings), connect(settings.redis) as connection:
+        assert connection.keys() == [b"whole"]
 
 
 def test_children_die_with_a_supervisor_that_was_killed(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from redis import Redis
 from redis.exceptions import RedisError
@@ -14,8 +15,10 @@ from rq import Queue
 from rq.serializers import JSONSerializer
 
 from app import embedded_redis
-from app.core.db import Database
+from app.core import datasets, jobs
+from app.core.db import Database, clock
 from app.core.queue import connect
+from app.core.records import Job
 from app.core.settings import Settings
 
 
@@ -117,6 +120,72 @@ def test_without_redis_the_worker_says_so_in_one_line(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "Redis does not answer" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+STUCK = """
+import sys, time
+from worker import __main__, horse, tasks
+
+def stick(job_id, epoch):
+    tasks.interrupted.clear()
+    db = tasks.Database(tasks.load_settings().database)
+    assert tasks.jobs.claim(db, job_id, tasks.interrupted, epoch)
+    time.sleep(600)
+
+tasks.prepare = stick
+horse.HEARTBEAT_SECONDS = 1
+sys.argv = ["worker", "prepare"]
+sys.exit(__main__.main())
+"""
+
+
+def test_worker_and_horse_outlive_redis_and_a_horse_that_heeds_no_cancel_is_killed_meanwhile(
+    connection: Redis, tmp_path: Path
+) -> None:
+    db = Database(Settings(data=tmp_path).database)
+    db.migrate()
+    with db.begin() as session:
+        _dataset, job = datasets.create(session, name="d", source_sha256="0" * 64, request={})
+
+    def row() -> Job:
+        with db.read() as session:
+            return jobs.find(session, job.id)
+
+    environment = os.environ | {"GANVAS_DATA": str(tmp_path)}
+    with subprocess.Popen([sys.executable, "-c", STUCK], env=environment) as process:
+        queue = Queue("prepare", connection=connection, serializer=JSONSerializer)
+        queue.enqueue_call("worker.tasks.prepare", args=(job.id, 1), job_id=f"{job.id}-1", timeout=-1)
+        assert wait_until(lambda: row().status == "running")
+        (horse,) = psutil.Process(process.pid).children()
+        connection.shutdown(nosave=True)
+        time.sleep(2.5)
+        assert horse.is_running()
+        with db.begin() as session:
+            jobs.cancel(session, job.id)
+            jobs.find(session, job.id).cancel_requested_at = clock(session) - jobs.HARD_STOP_SECONDS - 1
+        assert wait_until(lambda: row().status == "canceled")
+        assert not horse.is_running()
+        assert process.poll() is None
+        process.terminate()
+        assert process.wait(timeout=20) == 0
+    db.close()
+
+
+def test_an_interruption_breaks_off_what_has_no_steps_and_is_only_noted_elsewhere() -> None:
+    script = (
+        "import os, signal; from worker import horse\n"
+        "signal.signal(signal.SIGUSR1, horse.interrupt)\n"
+        "try:\n"
+        "    with horse.breakable():\n"
+        "        os.kill(os.getpid(), signal.SIGUSR1)\n"
+        "        while True: pass\n"
+        "except horse.Interrupted:\n"
+        "    print('broken off')\n"
+        "os.kill(os.getpid(), signal.SIGUSR1)\n"
+        "print('noted', horse.interrupted.is_set())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.splitlines() == ["broken off", "noted True"]
 
 
 @pytest.mark.usefixtures("connection")

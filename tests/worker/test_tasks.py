@@ -1,5 +1,6 @@
 """A task turns a claimed row into its result, or into the reason why there is none."""
 
+import errno
 import io
 import re
 import sys
@@ -12,10 +13,12 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from sqlalchemy import select
 
 from app.core import catalogue, datasets, jobs
 from app.core.db import Database
-from app.core.records import Dataset, Job
+from app.core.errors import StorageFull
+from app.core.records import Checkpoint, Dataset, Job
 from app.core.storage import Storage
 from models.checkpoint import holds_discriminator, load_generator
 from models.config import TextConfig, TrainConfig
@@ -248,6 +251,93 @@ def test_a_training_whose_newest_state_is_damaged_goes_on_from_the_one_before(wo
     assert ended.status == "succeeded"
     (said,) = warnings(workplace, ended)
     assert "Went on from the one before it, at 0.0 kimg" in said
+
+
+def test_a_job_is_not_begun_without_room_and_says_why(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+    _dataset, job = workplace.dataset(discs(12))
+    monkeypatch.setenv("GANVAS_FREE_SPACE_FLOOR_MIB", str(10**9))
+    monkeypatch.setattr(tasks, "ROOM_SECONDS", 0.01)
+    tasks.prepare(job)
+    assert (workplace.job(job).status, workplace.job(job).attempts) == ("queued", 0)
+    assert "MiB free" in workplace.job(job).message
+
+
+def test_a_disk_that_is_full_for_a_while_costs_a_training_nothing_but_time(
+    workplace: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset, preparing = workplace.dataset(discs(12))
+    tasks.prepare(preparing)
+    put, refused = Storage.put, []
+
+    def put_with_luck(storage: Storage, data: bytes | Path) -> str:
+        if len(refused) < 4:
+            refused.append(1)
+            raise StorageFull("The disk is full.") if len(refused) % 2 else OSError(errno.ENOSPC, "No space left")
+        return put(storage, data)
+
+    monkeypatch.setattr(jobs, "ROOM_SECONDS", 0.01)
+    monkeypatch.setattr(Storage, "put", put_with_luck)
+    job = trained(workplace, dataset, "patient", small())
+    assert (job.status, job.attempts, len(refused)) == ("succeeded", 1, 4)
+    assert any("Waiting for room" in said for said in warnings(workplace, job))
+
+
+def test_a_training_killed_while_its_report_was_written_still_gets_one(
+    workplace: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def die(*_: object) -> None:
+        raise Killed
+
+    dataset, preparing = workplace.dataset(discs(12))
+    tasks.prepare(preparing)
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr("worker.training.run.publish_report", die)
+        trained(workplace, dataset, "late", small())
+    with workplace.db.begin() as session:
+        job_id = session.scalars(select(Job.id).where(Job.kind == "train")).one()
+        jobs.holder_died(session, job_id, 1)
+    tasks.train(job_id)
+    ended = workplace.job(job_id)
+    assert (ended.status, ended.attempts) == ("succeeded", 2)
+    assert ended.result is not None
+    assert ended.result["report"] == f"/v1/jobs/{job_id}/report"
+
+
+def test_a_training_whose_numbers_break_before_it_has_a_model_does_not_succeed_without_one(
+    workplace: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset, preparing = workplace.dataset(discs(12))
+    tasks.prepare(preparing)
+
+    def break_down(state: TrainingState, *_: object) -> dict[str, torch.Tensor]:
+        state.images_seen += 8
+        return {"generator": torch.tensor(float("nan"))}
+
+    monkeypatch.setattr("worker.training.loop.train_step", break_down)
+    brief = small().model_copy(update={"total_kimg": None, "max_minutes": 1e-6})
+    job = trained(workplace, dataset, "wild", brief)
+    assert (job.status, (job.error or {})["code"]) == ("failed", "training_diverged")
+
+
+def test_a_training_that_is_told_to_leave_saves_its_last_step_and_shows_nothing(workplace: Workplace) -> None:
+    dataset, preparing = workplace.dataset(discs(12))
+    tasks.prepare(preparing)
+    config = small(first_snapshot_minutes=60).model_copy(update={"total_kimg": 1e6})
+    leaving = threading.Timer(2.0, tasks.interrupted.set)
+    leaving.start()
+    job = trained(workplace, dataset, "brief", config)
+    assert (job.status, job.fruitless, job.epoch) == ("queued", 0, 2)
+    with workplace.db.read() as session:
+        events = jobs.events_after(session, job.id, 0)
+        assert session.scalars(select(Checkpoint)).all() == []
+    last_tick = [event.data["kimg"] for event in events if event.type == "tick"][-1]
+    assert job.state_kimg == last_tick > 0
+    assert job.state_sha256 is not None
+    saved = TrainingState.from_bytes(workplace.storage.get(job.state_sha256))
+    assert saved.kimg == last_tick
 
 
 def test_a_delivery_of_a_job_that_ended_does_nothing(workplace: Workplace) -> None:

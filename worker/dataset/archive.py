@@ -1,20 +1,28 @@
-"""Reads an untrusted zip without believing it: sizes are counted, names are only names, nothing is extracted."""
+"""Reads an untrusted zip without believing it: sizes are counted, names are only names, nothing is extracted, and what
+unpacks it is a process of its own."""
 
-import io
 import stat
 import zipfile
-import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Final, NamedTuple, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from app.core.errors import InvalidRequest, TooLarge
+from app.serving.limited.child import Child, Died
+from app.serving.limited.program import Head
+from worker.dataset import unpacker
 from worker.dataset.verdicts import Refused, Verdict
+
+Checked = TypeVar("Checked")
 
 MIB = 1024**2
 GIB = 1024**3
-DIRECTORY_BYTES = 32 * MIB  # of the list of entries, which zipfile reads whole: 65,535 entries of 400-character names
+WALL_SECONDS = 60.0  # for the list, or for one file; processor time is limited too, so this catches sleep and swap
+CPU_SECONDS = 20  # for the same; the longest list takes 2, and the largest file 1
 RATIO_FLOOR_BYTES = MIB  # below this no ratio can hurt
 LOCAL_HEADER_BYTES = 30
 OF_THE_SYSTEM = frozenset({".ds_store", "thumbs.db", "desktop.ini"})
@@ -32,98 +40,155 @@ class Limits:
     table_bytes: int = 32 * MIB  # of metadata.jsonl, metadata.csv or dataset.json
 
 
+Bytes = Annotated[int, Field(ge=0)]
+
+
+class Listed(NamedTuple):
+    """What the zip says of one of its files."""
+
+    name: str
+    offset: Bytes
+    packed: Bytes
+    size: Bytes
+    method: int
+    flags: int
+    system: int
+    attributes: int
+
+
+PAGE: Final = TypeAdapter(list[Listed])
+
+
+class Said(BaseModel):
+    """What an unpacker says beside bytes: checked, for its zip may have taken it over."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    files: int = Field(0, ge=0)
+    invalid: str | None = Field(None, max_length=300)
+    too_many: str | None = Field(None, max_length=300)
+    damaged: str | None = Field(None, max_length=300)
+
+
 @dataclass(frozen=True)
 class Entry:
     """One file of an archive. `name` is what its sender called it, with forward slashes; it is never used as a path."""
 
     index: int
     name: str
-    info: zipfile.ZipInfo
-
-
-class BoundedFile(io.FileIO):
-    """A file that refuses huge reads: zipfile reads the list of entries at once, in a length the archive claims."""
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        if size is not None and size > DIRECTORY_BYTES:
-            raise TooLarge(
-                f"The zip's list of files claims {size:,} bytes; the limit is {DIRECTORY_BYTES:,}. Send it in parts.",
-                code="archive_too_many_files",
-                param="files",
-            )
-        return super().read(size)
+    listed: Listed
 
 
 class Archive:
-    """An open zip: its files in order, each read whole into memory, within `limits`."""
+    """An open zip: its files in order, each read whole into memory, within `limits`. For one thread at a time."""
 
-    def __init__(self, zip_file: zipfile.ZipFile, limits: Limits) -> None:
-        self._zip = zip_file
+    def __init__(self, child: Child, limits: Limits) -> None:
+        self._child = child
         self.limits = limits
         self._unpacked = 0
-        files = [info for info in zip_file.infolist() if not info.filename.endswith("/")]
-        if len(files) > limits.files:
-            message = f"The zip holds {len(files):,} files; the limit is {limits.files:,}. Send it in parts."
-            raise TooLarge(message, code="archive_too_many_files", param="files")
+        files = self._list()
         refuse_overlap(files)
-        self.entries = [Entry(index, info.filename.replace("\\", "/"), info) for index, info in enumerate(files)]
+        self.entries = [Entry(index, file.name.replace("\\", "/"), file) for index, file in enumerate(files)]
+
+    @property
+    def pid(self) -> int | None:
+        """Of the unpacker, while there is one."""
+        return self._child.pid
 
     def read(self, entry: Entry, max_bytes: int) -> bytes:
         """The file's bytes; Refused when it is not a plain file, is damaged, or exceeds a limit."""
         refuse_by_header(entry, self.limits, max_bytes)
-        # zipfile stops at the size an entry claims, so the claims are the count
-        self._unpacked += entry.info.file_size
+        # the unpacker stops at the size an entry claims, so the claims are the count
+        self._unpacked += entry.listed.size
         if self._unpacked > self.limits.total_bytes:
             raise Refused(Verdict.TOO_LARGE, f"With it the zip unpacks to over {in_mb(self.limits.total_bytes)}.")
         try:
-            with self._zip.open(entry.info) as stream:
-                return stream.read()
-        except (zipfile.BadZipFile, NotImplementedError, zlib.error, EOFError, OSError, ValueError) as damage:
-            raise Refused(Verdict.CORRUPT, f"Its place in the zip is damaged: {damage}.") from damage
+            said, data = self._ask({"read": entry.index}, entry.listed.size, _file)
+        except Died as death:
+            raise Refused(Verdict.CORRUPT, str(death)) from death
+        if said.damaged is not None:
+            raise Refused(Verdict.CORRUPT, f"Its place in the zip is damaged: {said.damaged}")
+        return data
+
+    def _list(self) -> list[Listed]:
+        files: list[Listed] = []
+        while True:
+            try:
+                said, page = self._ask({"list": len(files)}, unpacker.PAGE_MAX_BYTES, _page)
+            except Died as death:
+                raise _invalid(str(death)) from death
+            if said.invalid is not None:
+                raise _invalid(said.invalid)
+            if said.too_many is not None:
+                raise _too_many(said.too_many)
+            if said.files > self.limits.files:
+                raise _too_many(f"The zip holds {said.files:,} files; the limit is {self.limits.files:,}.")
+            files += page
+            if len(files) >= said.files:
+                return files
+            if not page:
+                raise _invalid("its list ends in the middle")
+
+    def _ask(self, request: Head, max_bytes: int, check: Callable[[Head, bytes], Checked]) -> Checked:
+        return self._child.ask(request, b"", cpu_seconds=CPU_SECONDS, max_bytes=max_bytes, check=check)
 
 
 @contextmanager
 def open_archive(path: Path, limits: Limits) -> Iterator[Archive]:
     """The zip at `path`; InvalidRequest when it is not a readable one, TooLarge when it holds too many files."""
-    with BoundedFile(path) as file:
+    with path.open("rb") as file:
+        child = Child(Path(unpacker.__file__), WALL_SECONDS, (file.fileno(),))
         try:
-            # zipfile decodes names strictly, hence UnicodeDecodeError, a ValueError; absurd offsets are OSErrors
-            zip_file = zipfile.ZipFile(file)
-        except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError) as damage:
-            message = f"The upload is not a zip that can be read ({damage}). Send a zip, or the files themselves."
-            raise InvalidRequest(message, code="archive_invalid", param="files") from damage
-        with zip_file:
-            yield Archive(zip_file, limits)
+            yield Archive(child, limits)
+        finally:
+            child.close()
 
 
-def refuse_overlap(files: list[zipfile.ZipInfo]) -> None:
+def _page(head: Head, body: bytes) -> tuple[Said, list[Listed]]:
+    return Said.model_validate(head), PAGE.validate_json(body or b"[]")
+
+
+def _file(head: Head, body: bytes) -> tuple[Said, bytes]:
+    return Said.model_validate(head), body
+
+
+def _invalid(reason: str) -> InvalidRequest:
+    message = f"The upload is not a zip that can be read ({reason}). Send a zip, or the files themselves."
+    return InvalidRequest(message, code="archive_invalid", param="files")
+
+
+def _too_many(reason: str) -> TooLarge:
+    return TooLarge(f"{reason} Send it in parts.", code="archive_too_many_files", param="files")
+
+
+def refuse_overlap(files: list[Listed]) -> None:
     """Entries that share bytes make a few kilobytes unpack to petabytes (D. Fifield, A better zip bomb, 2019)."""
     end = 0
-    for info in sorted(files, key=lambda info: info.header_offset):
-        if info.header_offset < end:
-            message = f"The zip is damaged or a bomb: {info.filename[:80]!r} begins inside another file."
+    for file in sorted(files, key=lambda file: file.offset):
+        if file.offset < end:
+            message = f"The zip is damaged or a bomb: {file.name[:80]!r} begins inside another file."
             raise InvalidRequest(message, code="archive_invalid", param="files")
-        end = info.header_offset + LOCAL_HEADER_BYTES + info.compress_size
+        end = file.offset + LOCAL_HEADER_BYTES + file.packed
 
 
 def refuse_by_header(entry: Entry, limits: Limits, max_bytes: int) -> None:
     """Refused for what the zip itself says of the file, before any of it is read."""
-    info = entry.info
-    mode = info.external_attr >> 16 if info.create_system == 3 else 0  # 3: made on Unix, so the mode means something
+    file = entry.listed
+    mode = file.attributes >> 16 if file.system == 3 else 0  # 3: made on Unix, so the mode means something
     if is_of_the_system(entry.name):
         raise Refused(Verdict.UNSUPPORTED, "A file the operating system keeps for itself, not artwork.")
     if stat.S_ISLNK(mode):
         raise Refused(Verdict.UNSUPPORTED, "A symbolic link; send the picture itself.")
     if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
         raise Refused(Verdict.UNSUPPORTED, "Not a regular file.")
-    if info.flag_bits & 0x1:
+    if file.flags & 0x1:
         raise Refused(Verdict.UNSUPPORTED, "Encrypted; send it without a password.")
-    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+    if file.method not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         # LZMA's dictionary, allocated as the file says, may be 4 GiB
         raise Refused(Verdict.UNSUPPORTED, "Packed in an unusual way; zip it with ordinary (deflate) compression.")
-    if info.file_size > max_bytes:
-        raise Refused(Verdict.TOO_LARGE, f"{in_mb(info.file_size)}; the limit for such a file is {in_mb(max_bytes)}.")
-    if info.file_size > max(RATIO_FLOOR_BYTES, limits.ratio * info.compress_size):
+    if file.size > max_bytes:
+        raise Refused(Verdict.TOO_LARGE, f"{in_mb(file.size)}; the limit for such a file is {in_mb(max_bytes)}.")
+    if file.size > max(RATIO_FLOOR_BYTES, limits.ratio * file.packed):
         raise Refused(
             Verdict.TOO_LARGE,
             f"It unpacks to more than {limits.ratio} times its packed size, as zip bombs do and pictures do not.",

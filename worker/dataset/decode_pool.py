@@ -1,21 +1,18 @@
 """Decoder processes and their keeper: a picture that kills or stalls its decoder costs only itself."""
 
-import signal
-import subprocess
-import sys
-import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 from types import TracebackType
-from typing import IO, BinaryIO, Literal, Self, cast
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.serving.limited.child import Child, Died
+from app.serving.limited.program import Head
 from worker.dataset import decoder
 from worker.dataset.verdicts import Refused, Verdict
 
@@ -65,17 +62,15 @@ class Decoder:
     """One decoder process, started when first needed and again after each death."""
 
     def __init__(self, wall_seconds: float = WALL_SECONDS) -> None:
-        self._wall_seconds = wall_seconds
-        self._process: subprocess.Popen[bytes] | None = None
+        self._child = Child(Path(decoder.__file__), wall_seconds)
 
     @property
     def pid(self) -> int | None:
-        return self._process.pid if self._process else None
+        return self._child.pid
 
     def measure(self, data: bytes, image_format: decoder.Format) -> Facts:
         """Width and height; Refused when the picture has none we accept."""
-        facts, _ = self._ask({"format": image_format, "resolution": None}, data, 0)
-        return facts
+        return self._ask({"format": image_format, "resolution": None}, data, 0).facts
 
     def prepare(self, data: bytes, image_format: decoder.Format, framing: Framing) -> Decoded:
         """The picture as training wants it; Refused when it cannot be had."""
@@ -85,57 +80,27 @@ class Decoder:
             "crop": framing.crop,
             "background": framing.background,
         }
-        return Decoded(*self._ask(head, data, framing.resolution**2 * 3))
+        return self._ask(head, data, framing.resolution**2 * 3)
 
-    def _ask(self, head: decoder.Head, data: bytes, expected_bytes: int) -> tuple[Facts, bytes]:
-        if self._process and self._process.poll() is not None:
-            self.close()  # it died idle: no fault of this picture
-        process = self._process = self._process or start()
-        stalled = threading.Event()
+    def _ask(self, head: Head, data: bytes, expected_bytes: int) -> Decoded:
+        def check(answer: Head, body: bytes) -> Decoded | Refusal:
+            if "verdict" in answer:
+                return Refusal.model_validate(answer)
+            if len(body) != expected_bytes:
+                raise ValueError(f"{len(body)} bytes of pixels came; {expected_bytes} were asked for.")
+            return Decoded(Facts.model_validate(answer), body)
 
-        def end_stall() -> None:
-            stalled.set()
-            process.kill()
-
-        watch = threading.Timer(self._wall_seconds, end_stall)
-        watch.start()
         try:
-            answer, body = exchange(process, head, data, expected_bytes)
-        except (OSError, EOFError) as death:
-            raise Refused(Verdict.CORRUPT, self._cause_of_death(stalled)) from death
-        except (ValueError, RecursionError) as nonsense:
-            self.close()
-            raise Refused(Verdict.CORRUPT, "It made the decoder talk nonsense.") from nonsense
-        finally:
-            watch.cancel()
-            watch.join()
-            if stalled.is_set():
-                self.close()
+            answer = self._child.ask(head, data, cpu_seconds=decoder.CPU_SECONDS, max_bytes=expected_bytes, check=check)
+        except Died as death:
+            raise Refused(Verdict.CORRUPT, str(death)) from death
         if isinstance(answer, Refusal):
             raise Refused(answer.verdict, answer.reason)
-        return answer, body
+        return answer
 
-    def _cause_of_death(self, stalled: threading.Event) -> str:
-        returncode = self.close()
-        if stalled.is_set():
-            return f"It was not decoded within {self._wall_seconds:g} s."
-        if returncode == -signal.SIGXCPU:
-            return f"It was not decoded within {decoder.CPU_SECONDS} s of processor time."
-        how = signal.Signals(-returncode).name if returncode < 0 else f"exit {returncode}"
-        return f"Its decoder died of it ({how})."
-
-    def close(self) -> int:
-        """End the process, if there is one, and return its exit status."""
-        process, self._process = self._process, None
-        if process is None:
-            return 0
-        for pipe in (process.stdin, process.stdout):
-            close_quietly(pipe)
-        try:
-            return process.wait(timeout=2)  # its stdin has ended, so it leaves by itself unless it is stuck
-        except subprocess.TimeoutExpired:
-            process.kill()
-            return process.wait()
+    def close(self) -> None:
+        """End the process, if there is one."""
+        self._child.close()
 
 
 class DecodePool:
@@ -180,36 +145,3 @@ class DecodePool:
             return refusal
         finally:
             self._idle.put(one)
-
-
-def start() -> subprocess.Popen[bytes]:
-    """A decoder process that inherits no environment, no import path and no open file of ours."""
-    return subprocess.Popen(
-        [sys.executable, "-I", decoder.__file__],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env={"LC_ALL": "C.UTF-8", "OMP_NUM_THREADS": "1"},
-        cwd=Path(decoder.__file__).parent,
-    )
-
-
-def exchange(
-    process: subprocess.Popen[bytes], head: decoder.Head, data: bytes, expected_bytes: int
-) -> tuple[Facts | Refusal, bytes]:
-    """Ask and hear; ValueError when the answer is not of the agreed form."""
-    requests, answers = cast("BinaryIO", process.stdin), cast("BinaryIO", process.stdout)
-    decoder.write_frame(requests, head, data)
-    answer, body = decoder.read_frame(answers, expected_bytes)
-    if "verdict" in answer:
-        return Refusal.model_validate(answer), b""
-    if len(body) != expected_bytes:
-        raise ValueError(f"{len(body)} bytes of pixels came; {expected_bytes} were asked for.")
-    return Facts.model_validate(answer), body
-
-
-def close_quietly(pipe: IO[bytes] | None) -> None:
-    """Close a pipe whose other end may be gone, with bytes still in its buffer."""
-    if pipe:
-        with suppress(BrokenPipeError):
-            pipe.close()

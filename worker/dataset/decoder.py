@@ -1,28 +1,27 @@
 """Turns one untrusted picture after another into pixels, in a process that may be limited, stuck or killed.
 
-A program of its own: it reads requests on stdin and writes answers on stdout, imports Pillow and nothing of ours, and
-is given no environment. A frame is two lengths, a JSON head and a body (a picture's file; R x R x 3 bytes of pixels).
+A program of its own, as app.serving.limited.program has it; it imports Pillow besides. A request's body is a picture's
+file, and an answer's R x R x 3 bytes of pixels.
 """
 
+import importlib
 import io
-import json
-import math
-import os
-import resource
-import struct
-import sys
-import time
 import warnings
 from collections.abc import Callable
-from typing import Any, BinaryIO, Literal
+from typing import Literal
 
 from PIL import ExifTags, Image, ImageChops, ImageCms, UnidentifiedImageError, WebPImagePlugin  # noqa: F401 - importing WebP adds it to what Image.open knows
 
+from app.serving.limited.program import MEMORY_BYTES, Head, serve
+
 MAX_PIXELS = 64_000_000
-MEMORY_BYTES = 1024**3
 CPU_SECONDS = 20  # for one picture; 64 megapixels take about 4
+NEEDED = (
+    "copy",
+    "PIL.MpoImagePlugin",
+    "PIL.TiffImagePlugin",
+)  # what Pillow imports when no file can be opened any more
 GREY_TOLERANCE = 2  # of 255 between channels: what JPEG's rounding does to a grey picture
-LENGTHS = struct.Struct("!II")
 
 UPRIGHT: dict[int, Callable[[Image.Image], Image.Image]] = {  # EXIF orientation -> what undoes it
     2: lambda image: image.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
@@ -36,35 +35,6 @@ UPRIGHT: dict[int, Callable[[Image.Image], Image.Image]] = {  # EXIF orientation
 ON_THEIR_SIDE = (5, 6, 7, 8)
 
 Format = Literal["PNG", "JPEG", "WEBP", "GIF"]
-Head = dict[str, Any]
-
-
-def write_frame(stream: BinaryIO, head: Head, body: bytes = b"") -> None:
-    """Send one frame."""
-    encoded = json.dumps(head).encode()
-    stream.write(LENGTHS.pack(len(encoded), len(body)))
-    stream.write(encoded)
-    stream.write(body)
-    stream.flush()
-
-
-def read_frame(stream: BinaryIO, max_body: int) -> tuple[Head, bytes]:
-    """Receive one frame; EOFError when the other side is gone, ValueError when it does not speak this."""
-    head_bytes, body_bytes = LENGTHS.unpack(read_exactly(stream, LENGTHS.size))
-    if head_bytes > 65_536 or body_bytes > max_body:
-        raise ValueError(f"A frame of {head_bytes} + {body_bytes} bytes is not ours.")
-    head = json.loads(read_exactly(stream, head_bytes))
-    if not isinstance(head, dict):
-        raise ValueError("A frame's head is an object.")
-    return head, read_exactly(stream, body_bytes)
-
-
-def read_exactly(stream: BinaryIO, size: int) -> bytes:
-    """`size` bytes, or EOFError."""
-    data = stream.read(size)
-    if len(data) < size:
-        raise EOFError
-    return data
 
 
 def measure(data: bytes, image_format: Format) -> Head:
@@ -87,10 +57,10 @@ def prepare(
     with Image.open(io.BytesIO(data), formats=[image_format]) as image:
         # a JPEG of a camera may hold a preview as a second picture (MPO): that is no animation
         animated = image.format != "MPO" and bool(getattr(image, "is_animated", False))
-        turn = orientation(image)
         width, height = image.size
         image.draft(None, (4 * resolution, 4 * resolution))  # a large JPEG is decoded at a fraction of its size
         image.load()
+        turn = orientation(image)  # not before: it may load a PNG, and would swallow what is wrong with its pixels
         small = shrink(to_resizable(image, fixes), resolution, crop)
         small = to_srgb(small, image.info.get("icc_profile"), fixes)
     picture, alpha = lay_over(small, resolution, background)
@@ -199,36 +169,15 @@ def answer(request: Head, data: bytes) -> tuple[Head, bytes]:
         return {"verdict": "corrupt", "reason": f"It cannot be decoded: {detail}."}, b""
 
 
-def confine() -> None:
-    """Give up what decoding does not need: memory, core dumps, writing files."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    if sys.platform != "darwin":  # macOS refuses this limit; the wall and processor limits hold there
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-
-
-def allow_cpu(seconds: int) -> None:
-    """Let this process live for so many more seconds of processor time; then SIGXCPU ends it."""
-    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
-    resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(time.process_time()) + seconds, hard))
-
-
 def main() -> None:
     """Answer until stdin ends."""
-    requests = os.fdopen(os.dup(0), "rb")
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # a decoder that prints must not speak into the frames
     Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+    Image.preinit()
+    for module in NEEDED:
+        importlib.import_module(module)
     warnings.simplefilter("ignore")  # a sloppy tag spoils no pixel
     warnings.simplefilter("error", Image.DecompressionBombWarning)
-    confine()
-    while True:
-        try:
-            request, data = read_frame(requests, MEMORY_BYTES)
-        except EOFError:
-            return
-        allow_cpu(CPU_SECONDS)
-        write_frame(answers, *answer(request, data))
+    serve(answer)
 
 
 if __name__ == "__main__":

@@ -10,8 +10,8 @@ from zipfile import BadZipFile, ZipFile, ZipInfo
 import structlog
 from sqlalchemy.orm import Session
 
-from app.core import jobs
-from app.core.errors import NotFound
+from app.core import jobs, saving
+from app.core.errors import Damaged, NotFound
 from app.core.records import Job
 from app.core.storage import Storage
 from app.serving.bulk import PART, BulkOrder
@@ -99,7 +99,7 @@ def _part(
 
 def _keep_part(storage: Storage, stored: str, _session: Session, job: Job) -> None:
     storage.require(stored)
-    jobs.keep_part(job, stored)
+    saving.keep_part(job, stored)
 
 
 def _take_up(workshop: Workplace, claim: jobs.Claim, archive: ZipFile) -> int:
@@ -111,7 +111,7 @@ def _take_up(workshop: Workplace, claim: jobs.Claim, archive: ZipFile) -> int:
     for place, sha256 in enumerate(parts):
         try:
             files = _read_part(workshop.storage, sha256)
-        except (NotFound, BadZipFile) as error:
+        except (NotFound, Damaged, BadZipFile) as error:
             log.warning("part_unreadable", job=claim.job_id, blob=sha256, reason=str(error))
             claim.publish(partial(_keep_only, parts[:place]))
             break

@@ -11,7 +11,7 @@ from PIL import Image
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.core import jobs
+from app.core import jobs, saving
 from app.core.errors import Unavailable
 from app.core.records import Job
 from app.core.storage import Storage
@@ -70,15 +70,15 @@ class Progress:
 
     def name(self, job: Job, sha256: str) -> Callable[[], None]:
         """Let a job be shown by a stored preview; what has to be done once that is committed."""
-        superseded = jobs.keep_preview(job, sha256)
+        superseded = saving.keep_preview(job, sha256)
         return lambda: None if superseded is None else self._forget(superseded)
 
     def _forget(self, sha256: str) -> None:
         """Delete a preview that no job is shown by."""
-        with self._claim.db.read() as session:
-            if session.scalar(select(Job.id).where(Job.preview_sha256 == sha256).limit(1)) is not None:
-                return
         try:
+            with self._claim.db.read() as session:
+                if session.scalar(select(Job.id).where(Job.preview_sha256 == sha256).limit(1)) is not None:
+                    return
             self._storage.delete(sha256)
         except Unavailable as error:  # litter is no reason to end a drawing
             log.warning("preview_not_deleted", blob=sha256, reason=error.message)

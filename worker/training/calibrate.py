@@ -7,6 +7,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import statistics
 import subprocess
 import sys
@@ -21,6 +22,7 @@ import torch
 from app.core.calibrations import Machine, Speed
 from app.core.errors import GanvasError
 from models.config import TrainConfig
+from worker.horse import tied_to
 from worker.training.data import RealImages
 from worker.training.loop import choose_device, settle
 from worker.training.report import memory_bytes
@@ -61,7 +63,12 @@ def measure_apart(
     """
     command = [sys.executable, "-m", __name__, "--device", device, "--threads", str(threads)]
     process = subprocess.Popen(
-        command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        command,
+        text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=tied_to(os.getpid(), signal.SIGKILL),  # noqa: PLW1509 - one prctl, no locks
     )
     deadline = time.monotonic() + TIMEOUT_SECONDS
     told: str | None = config

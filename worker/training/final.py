@@ -8,8 +8,9 @@ import torch
 from PIL.Image import Image
 from sqlalchemy import select
 
-from app.core import jobs
-from app.core.records import JobEvent
+from app.core import jobs, saving
+from app.core.errors import TrainingDiverged
+from app.core.records import Checkpoint, JobEvent
 from models.checkpoint import load_generator
 from models.metrics.page import report, report_page
 from models.metrics.report import Reference
@@ -25,9 +26,10 @@ SHEET_COLUMNS = 8
 def publish_report(publisher: Publisher, images: np.ndarray, device: torch.device) -> dict[str, str]:
     """Measure the last checkpoint, store the page and its data, and give what the job's result says of them."""
     storage, config = publisher.storage, publisher.config
-    if publisher.checkpoint is None:
+    checkpoint = _newest_checkpoint(publisher.claim)
+    if checkpoint is None:
         return {}
-    generator, meta = load_generator(storage.path(publisher.checkpoint), device)
+    generator, meta = load_generator(storage.path(checkpoint), device)
     reference = Reference.of(images, *shown_rows(config, len(images)))
     count = max(SHEET_PICTURES, reference.count)
     texts = publisher.texts
@@ -50,6 +52,23 @@ def publish_report(publisher: Publisher, images: np.ndarray, device: torch.devic
         "report_sha256": storage.put(report_page(told, pictures).encode()),
         "report_json_sha256": storage.put(json.dumps(told, indent=1).encode()),
     }
+
+
+def _newest_checkpoint(claim: jobs.Claim) -> str | None:
+    """sha256 of what the job published last, in this attempt or one before; None where all of it was deleted.
+
+    Raises TrainingDiverged where it never had anything to publish: its numbers broke before the first snapshot, and by
+    then its time was over.
+    """
+    with claim.db.read() as session:
+        query = select(Checkpoint.sha256).where(Checkpoint.job_id == claim.job_id).order_by(Checkpoint.kimg.desc())
+        newest = session.scalars(query.limit(1)).one_or_none()
+        if newest is None and not saving.states(jobs.find(session, claim.job_id)):
+            raise TrainingDiverged(
+                "The losses left the real numbers before the first snapshot, and the budget ended before that could be "
+                "made up for; lower learning_rate or raise penalty_gamma, or train for longer."
+            )
+    return newest
 
 
 def _told(claim: jobs.Claim) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

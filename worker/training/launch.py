@@ -1,6 +1,5 @@
 """Starts the processes of a training that runs on several GPUs or machines, by torchrun, and looks after them."""
 
-import ctypes
 import os
 import shlex
 import signal
@@ -9,7 +8,6 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -18,7 +16,7 @@ import torch
 
 from app.core import jobs
 from app.core.settings import Settings
-from worker.horse import DRAIN_SECONDS, PR_SET_PDEATHSIG
+from worker.horse import DRAIN_SECONDS, tied_to
 from worker.training.guard import SMALLEST_PASS
 
 log = structlog.get_logger(__name__)
@@ -42,7 +40,7 @@ def train_together(settings: Settings, claim: jobs.Claim, processes: int, interr
     with tempfile.TemporaryDirectory(prefix="ganvas-ranks-") as folder:
         child = _start(settings, claim, processes, Path(folder))
         log.info("ranks_started", job=claim.job_id, processes=processes, pid=child.pid)
-        status = _wait(child, interrupted)
+        status = _wait(child, claim, interrupted)
     log.info("ranks_left", job=claim.job_id, status=status)
 
 
@@ -67,25 +65,16 @@ def _start(settings: Settings, claim: jobs.Claim, processes: int, folder: Path) 
         env=environment,
         process_group=0,
         stdin=subprocess.DEVNULL,
-        preexec_fn=_tie_to(os.getpid()) if sys.platform == "linux" else None,  # noqa: PLW1509 - one prctl, no locks
+        preexec_fn=tied_to(os.getpid(), signal.SIGTERM),  # noqa: PLW1509 - one prctl, no locks
     )
 
 
-def _tie_to(parent: int) -> Callable[[], None]:
-    prctl = ctypes.CDLL(None).prctl  # found before the fork: finding takes a lock
-
-    def die_with_parent() -> None:
-        prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:
-            os._exit(1)
-
-    return die_with_parent
-
-
-def _wait(child: subprocess.Popen[bytes], interrupted: threading.Event) -> int:
-    """Its exit status, once it has left; it is asked to when `interrupted`, and killed when it does not."""
+def _wait(child: subprocess.Popen[bytes], claim: jobs.Claim, interrupted: threading.Event) -> int:
+    """Its exit status, once it has left; it is asked to when `interrupted`, and killed when it does not. Whether the
+    work goes on is for the first process to show."""
     deadline: float | None = None
     while True:
+        claim.sign()
         try:
             return child.wait(POLL_SECONDS)
         except subprocess.TimeoutExpired:

@@ -3,6 +3,7 @@
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from worker.training.data import RealImages, shown_rows
 from worker.training.guard import Guard, ran_out_of_memory, take_smaller_passes
 from worker.training.ranks import ALONE, MemoryRanOutElsewhere, Moment, Ranks
 from worker.training.report import Concern, Meter, Snapshot, Tick, TrainingResult, spent
-from worker.training.snapshots import SnapshotTaker
+from worker.training.snapshots import BrokenOff, SnapshotTaker
 from worker.training.state import TrainingState
 from worker.training.steps import train_step
 from worker.training.texts import Texts
@@ -29,6 +30,7 @@ def train(
     on_tick: Callable[[Tick], None],
     on_snapshot: Callable[[Snapshot], None],
     should_stop: Callable[[], bool],
+    on_stop: Callable[[TrainingState], bool] = lambda state: False,
     on_concern: Callable[[Concern], None] = lambda concern: None,
     texts: Texts | None = None,
     state: TrainingState | None = None,
@@ -40,6 +42,8 @@ def train(
     texts: their captions and labels, which networks that know texts take. state: carry on from there, with the same
     config. Ticks come every few seconds; snapshots grow rarer, and one more is taken at the end. When a loss or weight
     is no longer a number the training goes back to its last snapshot, once; TrainingDiverged says that it was in vain.
+    on_stop: told of the state in which a training stops before its time; True: it was saved, and is all that there is
+    time for, so that no last snapshot is taken.
 
     ranks: this process among those that train together, all of them called with the same state and dataset. Only the
     first takes snapshots; what any of them does otherwise all do at the same step.
@@ -64,10 +68,10 @@ def train(
             on_concern(run.take_smaller_passes(error))
             continue
         if moment.snapshot:
-            run.snapshot(on_snapshot, on_concern)
-    if run.meter.images:
-        on_tick(run.tick())
-    if run.snapshots is not None and run.snapshots.missing(run.state):
+            with suppress(BrokenOff):  # then the next question is answered with a stop
+                run.snapshot(on_snapshot, on_concern, should_stop)
+    missing = run.is_good(on_tick) and run.snapshots is not None and run.snapshots.missing(run.state)
+    if missing and not (stopped and on_stop(run.state)):
         run.snapshot(on_snapshot, on_concern)
     run.reals.close()
     return TrainingResult(run.state.kimg, run.state.minutes, stopped)
@@ -106,6 +110,17 @@ class _Run:
         """What happened since the last tick. Raises TrainingDiverged."""
         return self.meter.tick(self.state)
 
+    def is_good(self, on_tick: Callable[[Tick], None]) -> bool:
+        """Whether what was learnt since the last tick, which is told, may be kept. Numbers that broke on the last steps
+        before a stop are not: the next attempt goes back to before them."""
+        if not self.meter.images:
+            return True
+        try:
+            on_tick(self.tick())
+        except TrainingDiverged:
+            return False
+        return True
+
     def go_back(self, error: TrainingDiverged) -> Concern:
         """Return to the last good state, and slower; TrainingDiverged when that has just failed."""
         self.state, concern = self._guard.go_back(error, self.state)
@@ -129,12 +144,17 @@ class _Run:
         self.reals.close()
         self.reals = settle(self.state, self._images, self._device, self._texts, self._ranks)
 
-    def snapshot(self, on_snapshot: Callable[[Snapshot], None], on_concern: Callable[[Concern], None]) -> None:
-        """Take a snapshot, tell of it and of what it shows, and remember the state as good."""
+    def snapshot(
+        self,
+        on_snapshot: Callable[[Snapshot], None],
+        on_concern: Callable[[Concern], None],
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Take a snapshot, tell of it and of what it shows, and remember the state as good. Raises BrokenOff."""
         if self.snapshots is None:
             self._guard.keep(self.state.to_bytes())
         else:
-            snapshot = self.snapshots.take(self.state)
+            snapshot = self.snapshots.take(self.state, should_stop)
             on_snapshot(snapshot)
             for concern in snapshot.concerns:
                 on_concern(concern)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+from collections.abc import Callable
 from typing import Any
 
 import structlog
@@ -9,7 +10,7 @@ from PIL.Image import Image
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.core import catalogue, jobs
+from app.core import catalogue, jobs, saving
 from app.core.errors import Unavailable
 from app.core.records import Checkpoint, Dataset, Job
 from app.core.storage import Storage
@@ -18,6 +19,7 @@ from models.config import TrainConfig
 from models.metrics.best import is_better
 from models.text import VOCABULARY_WORDS, vocabulary
 from worker.training.report import Concern, Snapshot, Tick
+from worker.training.state import TrainingState
 from worker.training.texts import Texts
 
 log = structlog.get_logger(__name__)
@@ -34,7 +36,6 @@ class Publisher:
         self.config = config
         self.dataset = dataset
         self.texts = texts
-        self.checkpoint: str | None = None  # the newest that was published
         said = [] if texts is None else [*texts.of_pictures, *dataset.labels]
         self._vocabulary = vocabulary(said)
 
@@ -49,6 +50,10 @@ class Publisher:
             self.say(f"Learns without the dataset's {told}: prompts will only pick seeds.", warn=True)
         else:
             self.say("The dataset has no captions and no labels: prompts will only pick seeds.")
+
+    def go_on(self, state: TrainingState) -> None:
+        """Say where an attempt goes on that is not the first."""
+        self.claim.report("log", {"message": f"Goes on from {state.kimg:.1f} kimg.", "kimg": state.kimg})
 
     def say(self, message: str, *, warn: bool = False) -> None:
         """An event in words."""
@@ -69,7 +74,7 @@ class Publisher:
         """A warning, with the pictures that show why."""
         data: dict[str, Any] = {"kind": concern.kind, "message": concern.message, "kimg": concern.kimg}
         if concern.evidence is not None:
-            sha256 = self.storage.put(png(concern.evidence))
+            sha256 = self._store(png(concern.evidence))
             data |= {"evidence_sha256": sha256}
             data |= {"evidence": f"/v1/jobs/{self.claim.job_id}/evidence/{sha256[:12]}.png"}
         self.claim.report("warning", data)
@@ -78,26 +83,51 @@ class Publisher:
         """A servable checkpoint, its sheet, and the whole state: stored first, then published in one transaction."""
         weights = save_checkpoint(None, snapshot.generator, self._meta(snapshot), discriminator=snapshot.discriminator)
         stored: dict[str, Any] = {
-            "sha256": self.storage.put(weights),
-            "sheet_sha256": self.storage.put(png(snapshot.sheet)),
+            "sha256": self._store(weights),
+            "sheet_sha256": self._store(png(snapshot.sheet)),
             "kimg": snapshot.kimg,
             "bytes_": len(weights),
             "metrics": snapshot.metrics,
         }
-        state_sha256 = self.storage.put(snapshot.state())
-        superseded: list[str | None] = []
 
         def publish(session: Session, job: Job) -> None:
-            self.storage.require(stored["sha256"], stored["sheet_sha256"], state_sha256)
+            self.storage.require(stored["sha256"], stored["sheet_sha256"])
             promote = self._is_best(session, snapshot.metrics)
             catalogue.publish(session, self._model(), **stored, promote=promote)
-            superseded.append(jobs.keep_state(job, state_sha256, snapshot.kimg))
             jobs.tell(session, job.id, "snapshot", self._event(snapshot, stored["sha256"]))
 
-        self.claim.publish(publish)
-        self.checkpoint = stored["sha256"]
+        self._keep_state(snapshot.state(), snapshot.kimg, publish)
+
+    def stop(self, state: TrainingState) -> bool:
+        """Whether a training that stops shall only be saved, which is done then: a process that has to leave has no
+        time to measure and show what there is, and the next one goes on from here."""
+        if self.claim.lost:
+            raise jobs.LeaseLost(f"Job {self.claim.job_id} is no longer held by epoch {self.claim.epoch}.")
+        if not self.claim.interrupted:
+            return False
+        told = {"message": f"Saved at {state.kimg:.1f} kimg, to be gone on with.", "kimg": state.kimg}
+        self._keep_state(
+            state.to_bytes(), state.kimg, lambda session, job: jobs.tell(session, job.id, "log", dict(told))
+        )
+        return True
+
+    def _keep_state(self, state: bytes, kimg: float, publish: Callable[[Session, Job], None]) -> None:
+        """Store a state and publish it, with whatever else there is to publish; forget the one that nobody needs."""
+        sha256 = self._store(state)
+        superseded: list[str | None] = []
+
+        def change(session: Session, job: Job) -> None:
+            self.storage.require(sha256)
+            publish(session, job)
+            superseded[:] = [saving.keep_state(job, sha256, kimg)]
+
+        self.claim.publish(change)
         for old in filter(None, superseded):
             self._delete_state(old)
+
+    def _store(self, data: bytes) -> str:
+        """Where there is room: it is waited for."""
+        return self.claim.patiently(lambda: self.storage.put(data))
 
     def _is_best(self, session: Session, metrics: dict[str, float]) -> bool:
         """Whether these figures beat those of every checkpoint of this model before; the unmeasured beat none."""
@@ -109,10 +139,10 @@ class Publisher:
         return is_better(metrics, best) if metrics else best is None
 
     def _delete_state(self, sha256: str) -> None:
-        with self.claim.db.read() as session:
-            if jobs.state_in_use(session, sha256):
-                return
         try:
+            with self.claim.db.read() as session:
+                if saving.state_in_use(session, sha256):
+                    return
             self.storage.delete(sha256)
         except Unavailable as error:  # litter is no reason to end a training
             log.warning("state_not_deleted", blob=sha256, reason=error.message)

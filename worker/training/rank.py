@@ -23,13 +23,14 @@ from app.core.logs import configure_logs
 from app.core.settings import Settings, load_settings
 from app.core.storage import Storage
 from worker.dataset.store import open_images
-from worker.horse import follow_parent, interrupt, interrupted
+from worker.horse import Interrupted, follow_parent, interrupt, interrupted
 from worker.tasks import end_training, explaining
 from worker.training.loop import choose_device, train
 from worker.training.orders import take_orders
 from worker.training.ranks import Ranks
 from worker.training.run import dataset_texts, train_and_publish
 from worker.training.share import keep_to_share, step_threads
+from worker.watchdog import watched
 
 log = structlog.get_logger(__name__)
 
@@ -46,14 +47,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ranks = Ranks(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
     if ranks.first and asked.job is None:
         parser.error("the first process has to be the one that the job starts: give torchrun --node-rank 1 here")
-    for number in (signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, interrupt)
     follow_parent(os.getppid())
     settings = load_settings()
     configure_logs(settings.log_level)
     device = _own_device(settings)
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     distributed.init_process_group(backend, asked.meet, LONGEST_WAIT, ranks.count, ranks.rank)
+    for number in (signal.SIGTERM, signal.SIGUSR1):  # which end the process until here: Python hears none in there
+        signal.signal(number, interrupt)
     if ranks.first:
         lead(settings, asked.job, asked.epoch, ranks, device)
     else:
@@ -67,7 +68,7 @@ def lead(settings: Settings, job_id: str, epoch: int, ranks: Ranks, device: torc
     if claim is None:
         raise SystemExit(f"Job {job_id} is no longer at epoch {epoch}.")
     try:
-        with explaining(claim):
+        with explaining(claim), watched(claim, settings.step_timeout_minutes):
             storage = Storage(settings.data / "blobs", settings.storage_url)
             end_training(claim, train_and_publish(db, storage, claim, device=str(device), ranks=ranks))
     finally:
@@ -111,5 +112,16 @@ def _say_nothing(_told: object) -> None:
     pass
 
 
+def run() -> None:
+    """`main`, and then an end at once: the interpreter's own takes torch seconds, in which we would outlive our job."""
+    status = 0
+    try:
+        main()
+    except (Exception, Interrupted):
+        log.exception("rank_failed")
+        status = 1
+    os._exit(status)
+
+
 if __name__ == "__main__":
-    main()
+    run()

@@ -1,18 +1,18 @@
 """One training job: the loop in the middle, records and storage at its edges."""
 
-import hashlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from app.core import catalogue, datasets, jobs
+from app.core import catalogue, datasets, jobs, saving
 from app.core.db import Database
-from app.core.errors import CheckpointInvalid, InvalidRequest, NotFound
+from app.core.errors import CheckpointInvalid, Damaged, InvalidRequest, NotFound
 from app.core.records import Dataset
 from app.core.storage import Storage
 from models import errors as models_errors
 from models.config import TrainConfig
 from models.text import HASHED, build_encoder
 from worker.dataset.store import open_images, read_manifest
+from worker.horse import breakable
 from worker.training.final import publish_report
 from worker.training.loop import choose_device, train
 from worker.training.orders import give_orders
@@ -49,6 +49,7 @@ def train_and_publish(
         on_snapshot=publisher.snapshot,
         on_concern=publisher.concern,
         should_stop=claim.should_stop,
+        on_stop=publisher.stop,
         texts=texts,
         state=state,
         device=device,
@@ -58,7 +59,8 @@ def train_and_publish(
     if result.stopped:
         return None
     message = f"Trained {config.preset} for {result.kimg:.1f} kimg in {result.minutes:.0f} minutes."
-    report = publish_report(publisher, images, choose_device(device))
+    with breakable():
+        report = claim.patiently(lambda: publish_report(publisher, images, choose_device(device)))
     return Ending(message, {"model": claim.request["name"], **report})
 
 
@@ -88,8 +90,12 @@ def _first_state(
     db: Database, storage: Storage, claim: jobs.Claim, config: TrainConfig, publisher: Publisher
 ) -> TrainingState:
     """Where this attempt starts: from what the last one saved, from another training, or from nothing."""
-    if claim.states:
-        return _saved_state(storage, claim.states, publisher)
+    with db.read() as session:
+        states = saving.states(jobs.find(session, claim.job_id))
+    if states:
+        state = _saved_state(storage, states, publisher)
+        publisher.go_on(state)
+        return state
     publisher.begin()
     if (branch := claim.request.get("branch")) is not None:
         try:
@@ -113,11 +119,8 @@ def _saved_state(storage: Storage, states: Sequence[str], publisher: Publisher) 
     problems: list[str] = []
     for sha256 in states:
         try:
-            data = storage.get(sha256)
-            if hashlib.sha256(data).hexdigest() != sha256:
-                raise models_errors.CheckpointInvalid("it no longer holds what was written.")
-            state = TrainingState.from_bytes(data)
-        except (models_errors.CheckpointInvalid, NotFound) as error:
+            state = TrainingState.from_bytes(storage.get(sha256))
+        except (models_errors.CheckpointInvalid, NotFound, Damaged) as error:
             problems.append(f"The saved state {sha256[:12]} cannot be read: {error}")
             continue
         if problems:

@@ -1,6 +1,7 @@
 """Snapshots: when one is due, what its sheet shows, and how good its pictures are."""
 
 import functools
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +33,10 @@ def wait_minutes(config: TrainConfig, minutes: float) -> float:
     return min(wait, config.longest_snapshot_minutes)
 
 
+class BrokenOff(Exception):
+    """The training has to stop: there is no time for a snapshot."""
+
+
 class SnapshotTaker:
     """Takes snapshots of one training, growing rarer, and measures each."""
 
@@ -41,6 +46,7 @@ class SnapshotTaker:
         self._taken_at = state.images_seen
         self._due_minutes = state.minutes + wait_minutes(state.config, state.minutes)
         self._reference: Reference | None = None
+        self._should_stop: Callable[[], bool] = lambda: False
         self._history: list[dict[str, float]] = []
         self._told: set[str] = set()
         self._prompts: list[str] | None = None
@@ -58,10 +64,11 @@ class SnapshotTaker:
         """Whether anything was learnt since the last one."""
         return state.images_seen > self._taken_at
 
-    def take(self, state: TrainingState) -> Snapshot:
-        """The training's present moment."""
+    def take(self, state: TrainingState, should_stop: Callable[[], bool] = lambda: False) -> Snapshot:
+        """The training's present moment. Raises BrokenOff as soon as `should_stop`: large pictures take minutes."""
         update_w_avg(state.generator_ema)
         state.generator_ema.captions = self._captions
+        self._should_stop = should_stop
         sheet = contact_sheet(self._paint(state, SHEET_SEEDS), SHEET_COLUMNS)
         metrics, found = self._measure(state)
         self._taken_at = state.images_seen
@@ -98,5 +105,11 @@ class SnapshotTaker:
 
     def _paint(self, state: TrainingState, seeds: range) -> NDArray[np.uint8]:
         """Pictures of G_ema, told what real pictures show where the networks know texts."""
-        prompts = self._prompts and self._prompts[: len(seeds)]
-        return render(state.generator_ema, seeds, prompts=prompts, batch=state.micro_batch)  # as memory allows
+        pictures = []
+        for start in range(0, len(seeds), state.micro_batch):  # as memory allows
+            if self._should_stop():
+                raise BrokenOff
+            part = slice(start, start + state.micro_batch)
+            prompts = self._prompts and self._prompts[: len(seeds)][part]
+            pictures.append(render(state.generator_ema, seeds[part], prompts=prompts, batch=state.micro_batch))
+        return np.concatenate(pictures)

@@ -5,9 +5,12 @@ from app.api.routes import (
     blending,
     datasets,
     directions,
+    docs,
     health,
     images,
+    importing,
     jobs,
+    keys,
     live,
     models,
     recipes,
@@ -26,10 +29,13 @@ ROUTERS = (
     directions.router,  # before the models', whose names take what follows them
     live.router,
     models.router,
+    importing.router,
     datasets.router,
     training.router,
     jobs.router,
+    keys.router,
     health.router,
+    docs.router,
 )
 
 LEAN_ROUTES = (images.IMAGE_ROUTE,)

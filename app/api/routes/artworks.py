@@ -1,6 +1,7 @@
 """Artworks: what was kept, found again, ordered, exported, and shown with its family."""
 
 import asyncio
+from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
@@ -9,7 +10,7 @@ from fastapi.responses import FileResponse, Response, StreamingResponse
 from sqlalchemy.orm import Session
 from starlette.requests import Request
 
-from app.api import conditional, drawing, exporting, families, given, keeping, paging
+from app.api import conditional, documenting, drawing, exporting, families, given, idempotency, keeping, paging
 from app.api.deps import MayGenerate, ServicesDep
 from app.api.paging import Paging
 from app.api.schemas.artworks import (
@@ -21,7 +22,7 @@ from app.api.schemas.artworks import (
     SelectionParams,
 )
 from app.api.schemas.lists import Deleted, Page
-from app.core import artworks
+from app.core import artworks, audit
 from app.core.records import Artwork
 from app.serving.artwork import About
 from app.serving.service import FileKind
@@ -51,23 +52,20 @@ def list_(services: ServicesDep, query: ListParams) -> Page[ArtworkOut]:
     return page
 
 
-@router.post("", status_code=201)
-async def keep(body: ArtworkIn, request: Request, response: Response, services: ServicesDep) -> ArtworkOut:
+@router.post("", status_code=201, response_model=ArtworkOut)
+async def keep(body: ArtworkIn, request: Request, services: ServicesDep) -> Response:
     """Draw a recipe and keep the picture, or keep the film or sheet of a finished render."""
     about = About(body.title, body.tags, body.starred)
     if body.recipe is None:
-        kept = await asyncio.to_thread(keeping.keep_render, services, str(body.render), about)
-    else:
-        known = await given.known(services, given.recipe_of(body.recipe, "recipe"), "recipe")
-        kind = FileKind(body.output_format or "png", body.output_compression, body.metadata or "full")
-        files = await drawing.draw(request, services.painter, [known.recipe], kind)
-        keep_them = partial(keeping.keep_pictures, services, [known.recipe], files, kind.output_format, about)
-        (kept,) = await asyncio.to_thread(keep_them)
-    response.headers["location"] = f"/v1/artworks/{kept.id}"
-    return ArtworkOut.of(kept, sorted(set(body.tags)))
+        return await asyncio.to_thread(keeping.keep_render, services, str(body.render), _made, about)
+    known = await given.known(services, given.recipe_of(body.recipe, "recipe"), "recipe")
+    kind = FileKind(body.output_format or "png", body.output_compression, body.metadata or "full")
+    files = await drawing.draw(request, services.painter, [known.recipe], kind)
+    keep_them = partial(keeping.keep_pictures, services, [known.recipe], files, kind.output_format, _made, about)
+    return await asyncio.to_thread(keep_them)
 
 
-@router.get("/export", response_class=StreamingResponse)
+@router.get("/export", response_class=StreamingResponse, responses={200: documenting.files("application/zip")})
 async def export(services: ServicesDep, query: SelectionParams) -> StreamingResponse:
     """A zip of artworks, by id or by the filters of the list: their files, and all that is known of them beside."""
     ids = await asyncio.to_thread(exporting.selected, services, query.wanted(query.id))
@@ -81,12 +79,14 @@ def get(artwork: str, services: ServicesDep) -> ArtworkOut:
         return _show(session, artworks.find(session, artwork))
 
 
-@router.get("/{artwork}/file", response_class=FileResponse, responses={304: {}})
+@router.get(
+    "/{artwork}/file", response_class=FileResponse, responses={200: documenting.files(*exporting.SUFFIXES), 304: {}}
+)
 def file(artwork: str, request: Request, services: ServicesDep) -> Response:
     """The file of an artwork, as it was kept."""
     with services.db.read() as session:
         row = artworks.find(session, artwork)
-    headers = {"etag": f'"{row.file_sha256}"', "cache-control": FILE_CACHE, "x-content-type-options": "nosniff"}
+    headers = {"etag": f'"{row.file_sha256}"', "cache-control": FILE_CACHE}
     if conditional.has(request, headers["etag"]):
         return Response(status_code=304, headers=headers)
     return FileResponse(services.storage.path(row.file_sha256), media_type=row.media_type, headers=headers)
@@ -113,7 +113,13 @@ def delete(artwork: str, services: ServicesDep) -> Deleted:
     with services.db.begin() as session:
         for blob in artworks.delete(session, artwork):
             services.storage.delete(blob)
+        audit.note(session, "artwork.deleted", artwork)
     return Deleted(id=artwork, object="artwork")
+
+
+def _made(session: Session, kept: Sequence[Artwork]) -> Response:
+    (row,) = kept
+    return idempotency.made(session, _show(session, row), 201, location=f"/v1/artworks/{row.id}")
 
 
 def _show(session: Session, row: Artwork) -> ArtworkOut:

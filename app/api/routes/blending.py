@@ -5,6 +5,7 @@ from typing import Any
 from fastapi import APIRouter
 from fastapi.responses import Response
 
+from app.api import idempotency
 from app.api.deps import MayTrain, Services, ServicesDep
 from app.api.layers import layers_of
 from app.api.schemas.blending import BlendIn, LayersIn
@@ -18,8 +19,8 @@ from models.config import NetworkConfig
 router = APIRouter(prefix="/v1/models/{model}", tags=["models"], dependencies=[MayTrain])
 
 
-@router.post("/blend", status_code=202)
-def blend(model: str, body: BlendIn, response: Response, services: ServicesDep) -> JobOut:
+@router.post("/blend", status_code=202, response_model=JobOut)
+def blend(model: str, body: BlendIn, services: ServicesDep) -> Response:
     """Make a new model whose layers come from this one, from another, or from in between; both stay as they are.
 
     Only weights that come from the same beginning can be blended: checkpoints of one training, or of trainings that
@@ -36,9 +37,9 @@ def blend(model: str, body: BlendIn, response: Response, services: ServicesDep) 
         request = {"kind": "blend", "name": name} | _wish(services, first, second, body)
         job = jobs.submit(session, "render", request)
         shown = JobOut.of(job, jobs.position(session, job))
+        answer = idempotency.made(session, shown, 202, location=f"/v1/jobs/{job.id}")
     services.dispatcher.dispatch(job)
-    response.headers["location"] = f"/v1/jobs/{job.id}"
-    return shown
+    return answer
 
 
 def _wish(services: Services, first: Resolved, second: Resolved, body: BlendIn) -> dict[str, Any]:

@@ -11,11 +11,11 @@ from pydantic import ValidationError
 from sqlalchemy import select
 from starlette.requests import Request
 
-from app.api import paging, prepared, uploads
+from app.api import documenting, idempotency, paging, prepared, uploads
 from app.api.deps import MayTrain, PagingDep, Services, ServicesDep
 from app.api.schemas.datasets import DatasetFields, DatasetOut, ItemOut
 from app.api.schemas.lists import Deleted, Page
-from app.core import datasets
+from app.core import audit, datasets
 from app.core.records import Dataset
 from app.core.settings import MIB
 
@@ -38,9 +38,10 @@ UPLOAD_BODY: dict[str, Any] = {
 @router.post(
     "",
     status_code=201,
+    response_model=DatasetOut,
     openapi_extra={"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": UPLOAD_BODY}}}},
 )
-async def create(request: Request, response: Response, services: ServicesDep) -> DatasetOut:
+async def create(request: Request, services: ServicesDep) -> Response:
     """Upload artwork: one zip or many files; its preparation runs as a job."""
     with services.storage.scratch() as folder:
         folder.mkdir()
@@ -51,9 +52,10 @@ async def create(request: Request, response: Response, services: ServicesDep) ->
             services.settings.max_upload_mib * MIB,
         )
         fields = _fields(received.fields)
-        dataset = await asyncio.to_thread(_keep, services, fields, received.archive)
-    response.headers["location"] = f"/v1/datasets/{dataset.id}"
-    return DatasetOut.of(dataset)
+        before = await idempotency.uploaded_before(received.fields, received.archive)
+        if before is not None:
+            return before
+        return await asyncio.to_thread(_keep, services, fields, received.archive)
 
 
 @router.get("")
@@ -104,7 +106,11 @@ def items(
     return paging.page(shown, [entry.id for entry in shown], has_more=len(behind) > limit)
 
 
-@router.get("/{dataset}/items/{item}/thumbnail", response_class=Response)
+@router.get(
+    "/{dataset}/items/{item}/thumbnail",
+    response_class=Response,
+    responses={200: documenting.files("image/png", "image/webp")},
+)
 def thumbnail(dataset: str, item: int, request: Request, services: ServicesDep) -> Response:
     """An item's prepared picture, as PNG, or as lossless WebP where Accept prefers that."""
     found = _find(services, dataset)
@@ -120,6 +126,7 @@ def delete(dataset: str, services: ServicesDep) -> Deleted:
     with services.db.begin() as session:
         for blob in datasets.delete(session, dataset):
             services.storage.delete(blob)
+        audit.note(session, "dataset.deleted", dataset)
     return Deleted(id=dataset, object="dataset")
 
 
@@ -136,7 +143,7 @@ def _fields(sent: dict[str, str]) -> DatasetFields:
         raise RequestValidationError(errors) from error
 
 
-def _keep(services: Services, fields: DatasetFields, archive: Path) -> Dataset:
+def _keep(services: Services, fields: DatasetFields, archive: Path) -> Response:
     """The blob first, then the row that names it and its job, then the bell."""
     source = services.storage.adopt(archive)
     with services.db.begin() as session:
@@ -144,5 +151,6 @@ def _keep(services: Services, fields: DatasetFields, archive: Path) -> Dataset:
             session, name=fields.name, source_sha256=source, request=fields.model_dump(exclude={"name"})
         )
         services.storage.require(source)
+        answer = idempotency.made(session, DatasetOut.of(dataset), 201, location=f"/v1/datasets/{dataset.id}")
     services.dispatcher.dispatch(job)
-    return dataset
+    return answer

@@ -8,14 +8,14 @@ from fastapi.responses import Response
 from sqlalchemy.orm import Session
 from starlette.requests import Request
 
-from app.api import drawing, paging, sliding
+from app.api import documenting, drawing, idempotency, paging, sliding
 from app.api.deps import MayGenerate, MayTrain, Services, ServicesDep
 from app.api.layers import layers_of
 from app.api.schemas.directions import DirectionIn, DirectionOut, FindIn
 from app.api.schemas.images import ImageQuery, Psi
 from app.api.schemas.jobs import JobOut
 from app.api.schemas.lists import Deleted, Page
-from app.core import carrying, catalogue, directions, jobs
+from app.core import audit, carrying, catalogue, directions, jobs
 from app.core.catalogue import Resolved
 from app.core.errors import InvalidRequest
 from app.serving import strips
@@ -32,8 +32,8 @@ MAX_STRIP_WIDTH: Final = 8192  # pixels
 STRIP_CACHE: Final = "public, max-age=5"  # seconds: the artist may scale it at any time
 
 
-@router.post("", status_code=202, dependencies=[MayTrain])
-def find(model: str, body: FindIn, response: Response, services: ServicesDep) -> JobOut:
+@router.post("", status_code=202, response_model=JobOut, dependencies=[MayTrain])
+def find(model: str, body: FindIn, services: ServicesDep) -> Response:
     """Find directions in these weights. What was found before and nobody named or scaled is replaced."""
     with services.db.begin() as session:
         found = catalogue.resolve(session, model)
@@ -48,9 +48,9 @@ def find(model: str, body: FindIn, response: Response, services: ServicesDep) ->
         _require_possible(services, found, body)
         job = jobs.submit(session, "render", request)
         shown = JobOut.of(job, jobs.position(session, job))
+        answer = idempotency.made(session, shown, 202, location=f"/v1/jobs/{job.id}")
     services.dispatcher.dispatch(job)
-    response.headers["location"] = f"/v1/jobs/{job.id}"
-    return shown
+    return answer
 
 
 def _require_possible(services: Services, found: Resolved, wish: FindIn) -> None:
@@ -71,7 +71,12 @@ def list_(model: str, services: ServicesDep) -> Page[DirectionOut]:
     return paging.page(entries, [entry.id for entry in entries], has_more=False)
 
 
-@router.get("/{name}/strip", dependencies=[MayGenerate], response_class=Response)
+@router.get(
+    "/{name}/strip",
+    dependencies=[MayGenerate],
+    response_class=Response,
+    responses={200: documenting.files("image/png")},
+)
 async def strip(
     model: str,
     name: str,
@@ -144,6 +149,7 @@ def _delete(services: Services, model: str, name: str) -> None:
     with services.db.begin() as session:
         row = directions.find(session, catalogue.resolve(session, model).model.name, name)
         directions.delete(session, row)
+        audit.note(session, "direction.deleted", f"{row.model_name}/{name}")
 
 
 def _show(session: Session, reference: str) -> list[DirectionOut]:

@@ -5,6 +5,7 @@ from fastapi.responses import Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from sqlalchemy import select
 
+from app.api import documenting
 from app.api.deps import MayAdminister, ServicesDep
 from app.api.schemas.health import Alive, Ready
 from app.core.errors import Unavailable
@@ -20,7 +21,10 @@ async def livez() -> Alive:
 
 @router.get("/readyz")
 def readyz(services: ServicesDep) -> Ready:
-    """Database and storage take writes; Redis down is degraded, and still 200."""
+    """Database and storage take writes; Redis down is degraded, and still 200. 503 as soon as the process is about to
+    stop, while it still serves what comes: a balancer stops sending before requests are lost."""
+    if services.leaving.is_set():
+        raise Unavailable("This process is about to stop; ask another one.", code="leaving")
     with services.db.begin() as session:  # takes the write lock, which a read-only or full disk refuses
         session.execute(select(1))
     try:
@@ -31,7 +35,9 @@ def readyz(services: ServicesDep) -> Ready:
     return Ready(status="ok" if up else "degraded", redis="ok" if up else "down")
 
 
-@router.get("/metrics", dependencies=[MayAdminister], response_class=Response)
+@router.get(
+    "/metrics", dependencies=[MayAdminister], response_class=Response, responses={200: documenting.files("text/plain")}
+)
 def metrics(services: ServicesDep) -> Response:
     """Counts, times, queue and batches in Prometheus' text format."""
     return Response(services.metrics.exposition(), media_type=CONTENT_TYPE_LATEST)

@@ -7,12 +7,12 @@ from fastapi import APIRouter
 from fastapi.responses import RedirectResponse, Response
 from starlette.requests import Request
 
-from app.api import conditional, drawing, given, pictures, sliding
+from app.api import conditional, documenting, drawing, given, pictures, sliding
 from app.api.deps import MayGenerate, Services, ServicesDep, services_of
 from app.api.directory import Served
 from app.api.lean import LeanRoute
 from app.api.pictures import RAW_TYPES, Order
-from app.api.schemas.images import ImageQuery, ImageQueryParams, ImagesIn, ImagesOut
+from app.api.schemas.images import ImageQuery, ImageQueryParams, ImagesIn
 from app.serving.encode import MEDIA_TYPES
 from app.serving.recipe import Recipe, random_seed
 from app.serving.service import FileKind
@@ -23,7 +23,7 @@ PINNED_CACHE: Final = "public, max-age=31536000, immutable"
 CURRENT_CACHE: Final = "public, max-age=5"  # seconds: a training may publish its next checkpoint at any time
 
 
-@router.post("/v1/images/generations", responses={200: {"model": ImagesOut}})
+@router.post("/v1/images/generations", responses=pictures.ANSWERS)
 async def generate(body: ImagesIn, request: Request, services: ServicesDep) -> Response:
     """Draw pictures. `Accept: image/png` (webp, jpeg, or application/zip) gives the bytes themselves."""
     accept = pictures.accepted(request)
@@ -70,6 +70,7 @@ async def image(model: str, query: ImageQueryParams, request: Request) -> Respon
         "etag": _etag(recipe, kind),
         "cache-control": PINNED_CACHE if served.pinned and sliding.all_pinned(query.sliders) else CURRENT_CACHE,
         "x-ganvas-recipe": recipe.canonical_json(),
+        "vary": "Origin",  # or a page whose key may read it would be given what an <img> of another left in the cache
     }
     if conditional.has(request, headers["etag"]):
         return Response(status_code=304, headers=headers)
@@ -84,7 +85,7 @@ IMAGE_ROUTE = LeanRoute(
     scope="generate",
     tags=["images"],
     response_class=Response,
-    responses={200: {"content": {media_type: {} for media_type in RAW_TYPES}}, 302: {}, 304: {}},
+    responses={200: documenting.files(*RAW_TYPES), 302: {}, 304: {}},
 )
 
 

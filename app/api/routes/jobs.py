@@ -11,11 +11,11 @@ from sqlalchemy.orm import Session
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.requests import Request
 
-from app.api import paging, trainings
-from app.api.deps import KeyScope, MayTrain, PagingDep, Services, ServicesDep, require_one
+from app.api import documenting, idempotency, paging, trainings
+from app.api.deps import KeyScope, MayTrain, PagingDep, Services, ServicesDep, caller_of, require_one
 from app.api.schemas.jobs import EventOut, JobOut, Kind, SampleOut, Status, sheet_name
 from app.api.schemas.lists import Page
-from app.api.schemas.training import BranchIn
+from app.api.schemas.training import BranchIn, TrainingOut
 from app.core import jobs
 from app.core.errors import NotFound
 from app.core.records import Checkpoint, Job, JobEvent
@@ -30,13 +30,17 @@ SCOPES: Final[dict[Kind, tuple[KeyScope, ...]]] = {
     "project": ("generate", "train"),
 }
 
+PNG: Final = documenting.files("image/png")
+FIGURES: Final = documenting.files("application/json")
+PAGE: Final = documenting.files("text/html")
+
 EVENT_POLL_SECONDS: Final = 0.5  # a follower hears of an event at most this late
+GOODBYE_SECONDS: Final = 3.0  # a stream ends by itself within this when the process stops
 EVENTS_AT_ONCE: Final = 200
 SEQUENCE_MAX: Final = 2**63 - 1  # what a database counts to
 # A report needs nothing but itself: its pictures are data: URLs, its style is inline, and it has no scripts.
 REPORT_HEADERS: Final = {
-    "content-security-policy": "default-src 'none'; img-src data:; style-src 'unsafe-inline'",
-    "x-content-type-options": "nosniff",
+    "content-security-policy": "default-src 'none'; img-src data:; style-src 'unsafe-inline'; frame-ancestors 'none'"
 }
 
 
@@ -51,7 +55,7 @@ def list_(
     """All jobs that the key may see."""
     require_one(request, SCOPES[kind] if kind is not None else ("generate", "train"))
     wanted = {"kind": kind, "status": status}
-    seen = [each for each, scopes in SCOPES.items() if set(scopes) & request.scope["ganvas.scopes"]]
+    seen = [each for each, scopes in SCOPES.items() if set(scopes) & caller_of(request).scopes]
     query = select(Job).where(Job.kind.in_(seen))
     query = query.filter_by(**{name: value for name, value in wanted.items() if value is not None})
     with services.db.read() as session:
@@ -67,7 +71,7 @@ def get(job: str, request: Request, services: ServicesDep) -> JobOut:
         return _show(session, _permitted(request, jobs.find(session, job)))
 
 
-@router.get("/{job}/events", response_model=Page[EventOut])
+@router.get("/{job}/events", response_model=Page[EventOut], responses={200: documenting.files("text/event-stream")})
 async def events(
     job: str,
     request: Request,
@@ -81,39 +85,40 @@ async def events(
     await asyncio.to_thread(_require_permission, request, services, job)
     found, _ = await asyncio.to_thread(_events, services, job, start, limit + 1)
     if "text/event-stream" in request.headers.get("accept", ""):
-        return EventSourceResponse(_follow(services, job, start))
+        return EventSourceResponse(_follow(services, job, start), shutdown_grace_period=GOODBYE_SECONDS)
     shown = found[:limit]
     return paging.page(shown, [str(event.id) for event in shown], has_more=len(found) > limit)
 
 
-@router.post("/{job}/cancel")
-def cancel(job: str, request: Request, services: ServicesDep) -> JobOut:
+@router.post("/{job}/cancel", response_model=JobOut)
+def cancel(job: str, request: Request, services: ServicesDep) -> Response:
     """Stop a job at its next step; a training keeps its last checkpoint."""
     with services.db.begin() as session:
         _permitted(request, jobs.find(session, job))
-        return _show(session, jobs.cancel(session, job))
+        return idempotency.made(session, _show(session, jobs.cancel(session, job)))
 
 
-@router.post("/{job}/resume")
-def resume(job: str, request: Request, services: ServicesDep) -> JobOut:
+@router.post("/{job}/resume", response_model=JobOut)
+def resume(job: str, request: Request, services: ServicesDep) -> Response:
     """Go on with a canceled or failed job from where it last saved, exactly."""
     with services.db.begin() as session:
         _permitted(request, jobs.find(session, job))
         row = jobs.resume(session, job)
         session.flush()
-        shown = _show(session, row)
+        answer = idempotency.made(session, _show(session, row))
     services.dispatcher.dispatch(row)
-    return shown
+    return answer
 
 
-@router.post("/{job}/branch", status_code=202, dependencies=[MayTrain])
-def branch(job: str, body: BranchIn, response: Response, services: ServicesDep) -> JobOut:
+@router.post("/{job}/branch", status_code=202, response_model=TrainingOut, dependencies=[MayTrain])
+def branch(job: str, body: BranchIn, services: ServicesDep) -> Response:
     """Start another training from where this one last saved, or from one of its checkpoints, with other settings."""
+    webhook = trainings.told_at(body.webhook, services.settings.webhook_hosts)
     with services.db.begin() as session:
-        row, shown = trainings.submit(session, trainings.branch_request(session, job, body))
+        row, shown = trainings.submit(session, trainings.branch_request(session, job, body), webhook)
+        answer = idempotency.made(session, shown, 202, location=f"/v1/jobs/{row.id}")
     services.dispatcher.dispatch(row)
-    response.headers["location"] = f"/v1/jobs/{row.id}"
-    return shown
+    return answer
 
 
 @router.get("/{job}/samples", dependencies=[MayTrain])
@@ -125,7 +130,7 @@ def samples(job: str, services: ServicesDep) -> Page[SampleOut]:
     return paging.page(shown, [sheet_name(sample.kimg) for sample in shown], has_more=False)
 
 
-@router.get("/{job}/samples/{kimg}.png", response_class=FileResponse, dependencies=[MayTrain])
+@router.get("/{job}/samples/{kimg}.png", response_class=FileResponse, responses={200: PNG}, dependencies=[MayTrain])
 def sample(job: str, kimg: str, services: ServicesDep) -> FileResponse:
     """One sample sheet, by its kimg with one decimal."""
     with services.db.read() as session:
@@ -137,7 +142,7 @@ def sample(job: str, kimg: str, services: ServicesDep) -> FileResponse:
     return FileResponse(services.storage.path(named[-1].sheet_sha256 or ""), media_type="image/png")
 
 
-@router.get("/{job}/evidence/{sha256}.png", response_class=FileResponse, dependencies=[MayTrain])
+@router.get("/{job}/evidence/{sha256}.png", response_class=FileResponse, responses={200: PNG}, dependencies=[MayTrain])
 def evidence(
     job: str,
     sha256: Annotated[str, Path(pattern="^[0-9a-f]{12}$", description="First 12 hex digits of its sha256.")],
@@ -155,13 +160,13 @@ def evidence(
     return FileResponse(services.storage.path(found), media_type="image/png")
 
 
-@router.get("/{job}/report.json", response_class=FileResponse, dependencies=[MayTrain])
+@router.get("/{job}/report.json", response_class=FileResponse, responses={200: FIGURES}, dependencies=[MayTrain])
 def report_figures(job: str, services: ServicesDep) -> FileResponse:
     """Everything that was measured of a finished training."""
     return FileResponse(_report(services, job, "report_json_sha256"), media_type="application/json")
 
 
-@router.get("/{job}/report", response_class=FileResponse, dependencies=[MayTrain])
+@router.get("/{job}/report", response_class=FileResponse, responses={200: PAGE}, dependencies=[MayTrain])
 def report(job: str, services: ServicesDep) -> FileResponse:
     """The same as a page, with plots and pictures."""
     return FileResponse(_report(services, job, "report_sha256"), media_type="text/html", headers=REPORT_HEADERS)
@@ -213,6 +218,6 @@ async def _follow(services: Services, job: str, after: int) -> AsyncIterator[Ser
             after = event.id
         if found:
             continue
-        if ended:
+        if ended or services.leaving.is_set():  # then whoever follows comes back with Last-Event-ID, to who is there
             return
         await asyncio.sleep(EVENT_POLL_SECONDS)

@@ -13,12 +13,12 @@ from pydantic import ValidationError
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from app.api import drawing, errors
-from app.api.access import KEY_TRUSTED_SECONDS, SUBPROTOCOL
-from app.api.deps import Services, require, services_of
+from app.api.access import KEY_TRUSTED_SECONDS, SUBPROTOCOL, read_head
+from app.api.deps import Services, caller_of, require, services_of
 from app.api.performing import Session
 from app.api.schemas.live import LiveQuery
-from app.core.errors import GanvasError, InvalidRequest
-from app.serving.live import Frame, Refusal, Viewer
+from app.core.errors import Busy, GanvasError, InvalidRequest
+from app.serving.live import RETRY_SECONDS, Frame, Refusal, Viewer
 
 log = structlog.get_logger(__name__)
 
@@ -29,6 +29,7 @@ INTERNAL_ERROR: Final = 1011  # RFC 6455, 7.4.1
 REASON_BYTES: Final = 123  # of a closing frame, 5.5
 STALLED_SECONDS: Final = 20.0  # without a byte taken; then a viewer is given up
 GOODBYE_SECONDS: Final = 1.0
+PUBLISHABLE_SHARE: Final = 0.75  # of live connections: anybody may have such a key, and the artist wants to play too
 MAX_BAD_MESSAGES: Final = 20  # one after the other
 
 
@@ -60,6 +61,10 @@ async def _attend(websocket: WebSocket, model: str) -> None:
     except ValidationError as error:
         raise errors.invalid(error) from error
     served = await services.directory.resolve(model)
+    most = services.settings.max_live_viewers
+    if caller_of(websocket).publishable and services.stage.viewers() >= most * PUBLISHABLE_SHARE:
+        message = f"{most} live connections may be open, and the last of them are not for publishable keys."
+        raise Busy(message, retry_after=RETRY_SECONDS, code="live_full")
     name = query.performance or query.watch or secrets.token_hex(16)
     async with services.stage.joined(f"{served.model}/{name}") as viewer:
         session = Session(services.directory, model, viewer, may_perform=query.watch is None)
@@ -92,7 +97,7 @@ async def _speak(websocket: WebSocket, services: Services, viewer: Viewer) -> No
     while True:
         news = await viewer.next()
         if time.monotonic() >= trusted_until:
-            await services.gate.admit(websocket.scope["path"], websocket.headers)
+            await services.gate.admit(websocket.scope, read_head(websocket.scope))
             trusted_until = time.monotonic() + KEY_TRUSTED_SECONDS
         try:
             async with asyncio.timeout(STALLED_SECONDS):

@@ -2,39 +2,49 @@
 
 import asyncio
 from time import perf_counter
+from typing import Final
 
 from fastapi import APIRouter
-from fastapi.responses import FileResponse
+from fastapi.responses import FileResponse, Response
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.api import paging
+from app.api import documenting, idempotency, paging
 from app.api.deps import MayGenerate, MayTrain, PagingDep, Services, ServicesDep
 from app.api.schemas.lists import Deleted, Page
 from app.api.schemas.models import CheckpointOut, MemoryOut, ModelOut, Promotion
-from app.core import catalogue, directions
+from app.core import audit, callers, catalogue, directions
 from app.core.errors import InvalidRequest
 from app.core.records import Model
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
+WEIGHTS_TYPE: Final = "application/octet-stream"
+
 
 @router.get("", dependencies=[MayGenerate])
 def list_(services: ServicesDep, paging_: PagingDep) -> Page[ModelOut]:
-    """All models."""
+    """All models; with a key for one model, that one."""
+    only = callers.current().model
+    query = select(Model) if only is None else select(Model).where(Model.name == only)
     with services.db.read() as session:
         return paging.page_of_rows(
             session,
             Model,
-            select(Model),
+            query,
             paging_,
             key=Model.name,
             created_at=Model.created_at,
-            show=lambda row: _show(session, row, row.name, row.promoted),
+            show=lambda row: show(session, row, row.name, row.promoted),
         )
 
 
-@router.get("/{model}/download", dependencies=[MayGenerate], response_class=FileResponse)
+@router.get(
+    "/{model}/download",
+    dependencies=[MayGenerate],
+    response_class=FileResponse,
+    responses={200: documenting.files(WEIGHTS_TYPE)},
+)
 def download(model: str, services: ServicesDep) -> FileResponse:
     """The weights, a safetensors file with its configuration in the header."""
     with services.db.read() as session:
@@ -42,14 +52,14 @@ def download(model: str, services: ServicesDep) -> FileResponse:
     sha256 = found.checkpoint.sha256
     return FileResponse(
         services.storage.path(sha256),
-        media_type="application/octet-stream",
+        media_type=WEIGHTS_TYPE,
         filename=f"{found.model.name}-{sha256[:12]}.safetensors",
         headers={"etag": f'"{sha256}"'},
     )
 
 
-@router.post("/{model}/promote", dependencies=[MayTrain])
-async def promote(model: str, body: Promotion, services: ServicesDep) -> ModelOut:
+@router.post("/{model}/promote", response_model=ModelOut, dependencies=[MayTrain])
+async def promote(model: str, body: Promotion, services: ServicesDep) -> Response:
     """Make these weights what the bare name means, also against a training that still runs.
 
     They are read into memory first, and the weights before them draw until then: nobody waits. Weights that cannot be
@@ -57,9 +67,9 @@ async def promote(model: str, body: Promotion, services: ServicesDep) -> ModelOu
     """
     sha256 = await asyncio.to_thread(_checkpoint, services, f"{model}@{body.checkpoint}")
     await services.painter.load(sha256)
-    shown = await asyncio.to_thread(_promote, services, model, sha256)
+    answer = await asyncio.to_thread(_promote, services, model, sha256)
     services.directory.forget()
-    return shown
+    return answer
 
 
 @router.post("/{model}/load", dependencies=[MayTrain])
@@ -90,7 +100,7 @@ def get(model: str, services: ServicesDep) -> ModelOut:
     with services.db.read() as session:
         row = catalogue.find(session, name)
         meant = catalogue.resolve(session, model).checkpoint.sha256 if at else row.promoted
-        return _show(session, row, model, meant)
+        return show(session, row, model, meant)
 
 
 @router.delete("/{model:path}", dependencies=[MayTrain])
@@ -111,10 +121,10 @@ def _checkpoint(services: Services, reference: str) -> str:
         return catalogue.resolve(session, reference).checkpoint.sha256
 
 
-def _promote(services: Services, model: str, sha256: str) -> ModelOut:
+def _promote(services: Services, model: str, sha256: str) -> Response:
     with services.db.begin() as session:
         row = catalogue.promote(session, model, sha256)
-        return _show(session, row, row.name, row.promoted)
+        return idempotency.made(session, show(session, row, row.name, row.promoted))
 
 
 def _delete(services: Services, model: str) -> list[str]:
@@ -123,10 +133,12 @@ def _delete(services: Services, model: str) -> list[str]:
         blobs = catalogue.delete(session, model)
         for blob in blobs:
             services.storage.delete(blob)
+        audit.note(session, "model.deleted", model)
     return blobs
 
 
-def _show(session: Session, row: Model, reference: str, meant: str | None) -> ModelOut:
+def show(session: Session, row: Model, reference: str, meant: str | None) -> ModelOut:
+    """A model as it is answered, by this name for it, with these weights of it meant."""
     checkpoints = catalogue.checkpoints(session, row.name)
     shown = [
         CheckpointOut(

@@ -7,7 +7,7 @@ from fastapi import APIRouter
 from fastapi.responses import FileResponse, Response
 from starlette.requests import Request
 
-from app.api import bodies, conditional, given, projecting, renders
+from app.api import bodies, conditional, documenting, exporting, given, idempotency, projecting, renders
 from app.api.deps import MayGenerate, Services, ServicesDep
 from app.api.schemas.jobs import JobOut
 from app.api.schemas.renders import ProjectionIn, RenderIn
@@ -31,23 +31,24 @@ UPLOAD_BODY: Final = {
         **{name: each for name, each in ProjectionIn.model_json_schema()["properties"].items() if name != "of"},
     },
 }
-BODY: Final = bodies.documented(RenderIn, UPLOAD_BODY)
+BODY: Final = bodies.documented(RenderIn | ProjectionIn, UPLOAD_BODY)
 ID_SHOWN: Final = 8  # characters of a job's id in its file's name
 
 
-@router.post("", status_code=202, openapi_extra={"requestBody": BODY})
-async def create(request: Request, response: Response, services: ServicesDep) -> JobOut:
+@router.post("", status_code=202, response_model=JobOut, openapi_extra={"requestBody": BODY})
+async def create(request: Request, services: ServicesDep) -> Response:
     """Draw a film or a sheet, as a job: a loop past seeds or keyframes, a walk, a growth through the checkpoints of a
     training, a grid, a batch. Or look for a picture in a model's latent space: kind projection, which takes a form with
     the picture as the file `image` too. What is drawn is at `/v1/renders/{job}/file`."""
     ordered = await _ordered(request, services)
-    job, shown = await asyncio.to_thread(_submit, services, ordered)
+    job, answer = await asyncio.to_thread(_submit, services, ordered)
     await asyncio.to_thread(services.dispatcher.dispatch, job)
-    response.headers["location"] = f"/v1/jobs/{job.id}"
-    return shown
+    return answer
 
 
-@router.get("/{job}/file", response_class=FileResponse, responses={304: {}})
+@router.get(
+    "/{job}/file", response_class=FileResponse, responses={200: documenting.files(*exporting.SUFFIXES), 304: {}}
+)
 def file(job: str, request: Request, services: ServicesDep) -> Response:
     """What a render has drawn."""
     row = _find(services, job)
@@ -67,7 +68,7 @@ def file(job: str, request: Request, services: ServicesDep) -> Response:
     )
 
 
-@router.get("/{job}/preview", response_class=Response, responses={200: {"content": {PREVIEW_TYPE: {}}}, 304: {}})
+@router.get("/{job}/preview", response_class=Response, responses={200: documenting.files(PREVIEW_TYPE), 304: {}})
 def preview(job: str, request: Request, services: ServicesDep) -> Response:
     """What a render in the making looks like by now, and a finished one at its start: a small WebP."""
     sha256, picture = _preview(services, job)
@@ -97,10 +98,11 @@ async def _projection(services: Services, wish: ProjectionIn) -> renders.Order:
     return await projecting.order(services, wish, file)
 
 
-def _submit(services: Services, ordered: renders.Order) -> tuple[Job, JobOut]:
+def _submit(services: Services, ordered: renders.Order) -> tuple[Job, Response]:
     with services.db.begin() as session:
         job = jobs.submit(session, *ordered)
-        return job, JobOut.of(job, jobs.position(session, job))
+        shown = JobOut.of(job, jobs.position(session, job))
+        return job, idempotency.made(session, shown, 202, location=f"/v1/jobs/{job.id}")
 
 
 def _find(services: Services, job_id: str) -> Job:

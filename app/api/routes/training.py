@@ -4,10 +4,9 @@ from typing import Annotated, Final
 
 from fastapi import APIRouter, Query, Response
 
-from app.api import advising, trainings
+from app.api import advising, idempotency, trainings
 from app.api.deps import MayTrain, ServicesDep
-from app.api.schemas.jobs import JobOut
-from app.api.schemas.training import Advice, TrainingIn
+from app.api.schemas.training import Advice, TrainingIn, TrainingOut
 from app.core import datasets, names
 
 router = APIRouter(prefix="/v1/training", tags=["training"], dependencies=[MayTrain])
@@ -32,10 +31,11 @@ async def presets(
     return advice
 
 
-@router.post("/jobs", status_code=202)
-def start(body: TrainingIn, response: Response, services: ServicesDep) -> JobOut:
+@router.post("/jobs", status_code=202, response_model=TrainingOut)
+def start(body: TrainingIn, services: ServicesDep) -> Response:
     """Train a model on a dataset; it can be drawn from after the first minute, while it still trains."""
     name = names.check_name(body.name)
+    webhook = trainings.told_at(body.webhook, services.settings.webhook_hosts)
     with services.db.read() as session:
         dataset = datasets.require_ready(datasets.find(session, body.dataset))
         base = None if body.base is None else trainings.find_base(session, services.storage, body.base)
@@ -44,7 +44,7 @@ def start(body: TrainingIn, response: Response, services: ServicesDep) -> JobOut
     if base is not None:
         request |= {"base": base.reference}
     with services.db.begin() as session:
-        job, shown = trainings.submit(session, request)
+        job, shown = trainings.submit(session, request, webhook)
+        answer = idempotency.made(session, shown, 202, location=f"/v1/jobs/{job.id}")
     services.dispatcher.dispatch(job)
-    response.headers["location"] = f"/v1/jobs/{job.id}"
-    return shown
+    return answer

@@ -12,8 +12,8 @@ from app.api import bodies, drawing, given, pictures
 from app.api.deps import MayGenerate, Services, ServicesDep
 from app.api.given import Known
 from app.api.pictures import Order
-from app.api.schemas.images import ImagesOut
 from app.api.schemas.variations import UPLOAD_BODY, VariationFields, VariationsIn
+from app.core import callers
 from app.core.errors import InvalidRequest
 from app.serving.point import MAX_VARIATIONS, Cross, Variation
 from app.serving.recipe import Recipe, parse_size, reason_of, seeds_for
@@ -27,7 +27,7 @@ CHILD_STRENGTH: Final = 0.1  # so that children are no two alike, and still take
 BODY: Final = bodies.documented(VariationsIn, UPLOAD_BODY)
 
 
-@router.post("/v1/images/variations", responses={200: {"model": ImagesOut}}, openapi_extra={"requestBody": BODY})
+@router.post("/v1/images/variations", responses=pictures.ANSWERS, openapi_extra={"requestBody": BODY})
 async def vary(request: Request, services: ServicesDep) -> Response:
     """Draw neighbours of a picture, or children of two. `Accept` works as for generations."""
     wish, parents = await (_of_form if bodies.is_form(request) else _of_json)(request, services)
@@ -62,6 +62,7 @@ async def _of_json(request: Request, services: Services) -> tuple[VariationField
 
 async def _of_form(request: Request, services: Services) -> tuple[VariationFields, list[Known]]:
     """What OpenAI's images.create_variation sends; `model` says where a foreign picture is looked for."""
+    callers.require_all_models("send pictures")
     advice = "Send a picture as the file `image`, or JSON with `of`."
     file, fields = await bodies.read_form(request, "image", advice)
     wish: VariationFields = given.validated(VariationFields, fields)

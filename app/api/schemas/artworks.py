@@ -4,9 +4,10 @@ from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
 from fastapi import Query
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from app.api.paging import Order
+from app.api.schemas.forms import Moment, Truth
 from app.api.schemas.images import QUALITY_MEANING, Quality
 from app.core.artworks import MAX_TAGS, TAG_CHARACTERS, TITLE_CHARACTERS, Wanted, folded
 from app.core.records import Artwork
@@ -105,9 +106,9 @@ class Filters(BaseModel):
 
     model: str | None = Field(None, max_length=300, description="Only of this model, by name or name@checkpoint.")
     tag: list[Tag] = Field([], max_length=MAX_TAGS, description="Only with this tag; several: with each of them.")
-    starred: bool | None = Field(None, description="Only with a star, or only without one.")
-    since: AwareDatetime | None = Field(None, description="Only kept at this time or later, such as 2026-01-31T00:00Z.")
-    until: AwareDatetime | None = Field(None, description="Only kept before this time.")
+    starred: Truth | None = Field(None, description="Only with a star, or only without one.")
+    since: Moment | None = Field(None, description="Only kept at this time or later, such as 2026-01-31T00:00Z.")
+    until: Moment | None = Field(None, description="Only kept before this time.")
     q: str | None = Field(
         None, max_length=200, description="Only with each of these words in the title, the tags, the prompt or label."
     )

@@ -4,7 +4,9 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+from app.api.schemas.models import ModelName
+
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, strict=True)]  # true is no amount
 
 
 class LayersIn(BaseModel):
@@ -29,4 +31,4 @@ class BlendIn(BaseModel):
         None,
         description="How much of the other's mapping network, which makes w of a seed; absent: the one amount, else 0.",
     )
-    name: str = Field(max_length=100, description="What the new model will be called.")
+    name: ModelName = Field(description="What the new model will be called.")

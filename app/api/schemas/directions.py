@@ -20,7 +20,7 @@ class FindIn(BaseModel):
     method: Method = Field(
         "sefa", description="sefa: what the networks' first weights answer to most; pca: how w varies most."
     )
-    count: int = Field(10, ge=1, le=MAX_FOUND, description="How many, the most telling first.")
+    count: int = Field(10, ge=1, le=MAX_FOUND, strict=True, description="How many, the most telling first.")
     layers: str | list[int] | None = Field(
         None, description='Layers of w to change alone, from 0: "0-3", "0,2" or a list; absent: all.'
     )

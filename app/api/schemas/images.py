@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from fastapi import Query
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from app.api.schemas.numbers import Whole
 from app.serving.point import MAX_LAYERS, Sha256
 from app.serving.recipe import MAX_PICTURES, MAX_RECIPE_BYTES, MetadataLevel, OutputFormat, Recipe
 from models.latents.seeds import SEED_MAX
@@ -15,8 +16,8 @@ PROMPT_MEANING = "What to draw; it moves the seed of a model that was trained wi
 QUALITY_MEANING = "Quality of JPEG and WebP; a WebP of 100 is lossless."
 
 Psi = Annotated[float, Field(ge=-2, le=2)]
-Cutoff = Annotated[int, Field(ge=0, le=MAX_LAYERS)]
-Quality = Annotated[int, Field(ge=0, le=100)]
+Cutoff = Annotated[Whole, Field(ge=0, le=MAX_LAYERS)]
+Quality = Annotated[Whole, Field(ge=0, le=100)]
 NoiseMode = Literal["const", "random", "none"]
 
 
@@ -25,7 +26,7 @@ class MixIn(BaseModel):
 
     model_config = ConfigDict(extra="ignore")
 
-    seed: int = Field(ge=0, le=SEED_MAX, description="Seed that the layers come from.")
+    seed: Whole = Field(ge=0, le=SEED_MAX, description="Seed that the layers come from.")
     layers: str | list[int] = Field(description='Layers of w, from 0: "4-7", "0,2" or a list.')
 
 
@@ -37,11 +38,11 @@ class ImagesIn(BaseModel):
     model: str | None = Field(None, max_length=200, description="Name, or name@checkpoint; absent: the default model.")
     prompt: str | None = Field(None, max_length=2000, description=PROMPT_MEANING)
     label: str | None = Field(None, max_length=200, description="Class of a labelled model.")
-    n: int | None = Field(None, ge=1, le=MAX_PICTURES, description="How many pictures; 1 when absent.")
-    best_of: int | None = Field(
+    n: Whole | None = Field(None, ge=1, le=MAX_PICTURES, description="How many pictures; 1 when absent.")
+    best_of: Whole | None = Field(
         None, ge=1, le=MAX_PICTURES, description="Draw so many and answer the n that fit prompt and label best."
     )
-    seed: int | None = Field(None, ge=-1, le=SEED_MAX, description="Picture i has seed + i; -1 or absent: random.")
+    seed: Whole | None = Field(None, ge=-1, le=SEED_MAX, description="Picture i has seed + i; -1 or absent: random.")
     seeds: list[int] | str | None = Field(None, description='The seed of each picture: a list, or "0,1,4-6".')
     truncation_psi: Psi | None = Field(None, description=PSI_MEANING)
     truncation_cutoff: Cutoff | None = Field(None, description=CUTOFF_MEANING)
@@ -63,13 +64,13 @@ class ImageQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    seed: int | None = Field(None, ge=-1, le=SEED_MAX, description="Absent or -1: redirects to a chosen one.")
+    seed: Whole | None = Field(None, ge=-1, le=SEED_MAX, description="Absent or -1: redirects to a chosen one.")
     psi: Psi = Field(0.7, description=PSI_MEANING)
     cutoff: Cutoff | None = Field(None, description=CUTOFF_MEANING)
     noise_mode: NoiseMode = Field("const", description="Noise of networks that take it.")
     label: str | None = Field(None, max_length=200, description="Class of a labelled model.")
     prompt: str | None = Field(None, max_length=2000, description=PROMPT_MEANING)
-    mix_seed: int | None = Field(None, ge=0, le=SEED_MAX, description="Style mixing: seed that layers come from.")
+    mix_seed: Whole | None = Field(None, ge=0, le=SEED_MAX, description="Style mixing: seed that layers come from.")
     mix_layers: str | None = Field(None, max_length=200, description='Style mixing: layers such as "4-7".')
     latent: Sha256 | None = Field(None, description="sha256 of a stored w, in the seed's place.")
     cross: str | None = Field(None, max_length=MAX_RECIPE_BYTES, description="Two points to be between, as JSON.")

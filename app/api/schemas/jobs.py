@@ -28,7 +28,9 @@ class JobOut(BaseModel):
     finished_at: datetime | None = Field(description="When it ended.")
     request: dict[str, Any] = Field(description="What was asked for, every default written out.")
     result: dict[str, Any] | None = Field(description="What came of it.")
-    error: dict[str, Any] | None = Field(description="Why it failed: code and message.")
+    error: dict[str, Any] | None = Field(
+        description="Why it failed: code, message and, where it was given up, the history of its attempts."
+    )
 
     @classmethod
     def of(cls, row: Job, position: int | None) -> Self:

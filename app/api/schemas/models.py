@@ -1,9 +1,14 @@
 """Models: what an artist names and serves, in OpenAI's shape and more."""
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from app.core.names import MODEL_NAME
+
+# Documented as it is; that it fits is checked in app/core/names.py, which says what a model may be called.
+ModelName = Annotated[str, Field(max_length=100, json_schema_extra={"pattern": f"^{MODEL_NAME.pattern}$"})]
 
 
 class CheckpointOut(BaseModel):
@@ -39,6 +44,17 @@ class ModelOut(BaseModel):
     job: str | None = Field(description="The job that trained it.")
     license: str | None = Field(description="Licence of the weights.")
     parents: list[str] = Field(description="model@checkpoint of the two it was blended of; none of a trained one.")
+
+
+class ImportFields(BaseModel):
+    """What comes beside a file of weights."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: ModelName | None = Field(None, description="What the model shall be called; absent: what the file is.")
+    license: str | None = Field(
+        None, min_length=1, max_length=200, description="Licence of the weights, where they do not say it themselves."
+    )
 
 
 class MemoryOut(BaseModel):

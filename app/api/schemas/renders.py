@@ -4,7 +4,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.api.schemas.forms import Truth
 from app.api.schemas.images import PROMPT_MEANING, PSI_MEANING, Cutoff, MixIn, NoiseMode, Psi, Quality
+from app.api.schemas.numbers import Whole
 from app.serving.film import MAX_CHECKPOINTS, MAX_FPS, MAX_KEYFRAMES, MAX_SHEET, Kind, Path, RenderFormat, Space
 from app.serving.point import MAX_VARIATIONS, Cross, Sha256, Slider, Variation
 from app.serving.projecting import MAX_STEPS
@@ -25,7 +27,7 @@ class KeyframeIn(BaseModel):
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-    seed: int | None = Field(None, ge=-1, le=SEED_MAX, description="-1 or absent: random.")
+    seed: Whole | None = Field(None, ge=-1, le=SEED_MAX, description="-1 or absent: random.")
     truncation_psi: Psi | None = Field(None, description=PSI_MEANING)
     truncation_cutoff: Cutoff | None = Field(None, description="How many layers are truncated; absent: all.")
     label: str | None = Field(None, max_length=200, description="Class of a labelled model.")
@@ -63,16 +65,18 @@ class RenderIn(BaseModel):
         "...), a whole recipe, the id of an artwork, or the URL of a picture.",
     )
     seconds: float | None = Field(None, gt=0, le=MAX_SECONDS, description="Length of a film; 4 when absent.")
-    fps: int | None = Field(None, ge=1, le=MAX_FPS, description="Frames a second; 24 when absent.")
+    fps: Whole | None = Field(None, ge=1, le=MAX_FPS, description="Frames a second; 24 when absent.")
     path: Path | None = Field(None, description="slerp when absent, or spline where that cannot be.")
     space: Space | None = Field(
         None, description="slerp and noise lead through z, spline through w, linear either way."
     )
     easing: str | None = Field(None, max_length=40, description=EASING_MEANING)
     radius: float | None = Field(None, gt=0, le=MAX_RADIUS, description="Of noise: how far it leads; 1 when absent.")
-    phase: int | None = Field(None, ge=0, description="Frames by which a loop starts later; absent: where it is calm.")
+    phase: Whole | None = Field(
+        None, ge=0, description="Frames by which a loop starts later; absent: where it is calm."
+    )
     size: str | None = Field(None, description="WxH of a picture, by nearest resampling, or auto: the model's own.")
-    columns: int | None = Field(None, ge=1, le=MAX_SHEET, description="Pictures in a row of a sheet.")
+    columns: Whole | None = Field(None, ge=1, le=MAX_SHEET, description="Pictures in a row of a sheet.")
     format: RenderFormat | None = Field(None, description="Kind of file; mp4 when absent, and png of a grid.")
     output_format: OutputFormat | None = Field(None, description="Of a batch: the files in the zip; png when absent.")
     output_compression: Quality | None = Field(None, description="Of a batch: quality of JPEG and WebP.")
@@ -97,6 +101,6 @@ class ProjectionIn(BaseModel):
     of: dict[str, Any] | str | None = Field(
         None, description="A recipe, the id of an artwork, or the URL of a picture, of any model; or send a file."
     )
-    seed: int | None = Field(None, ge=-1, le=SEED_MAX, description="Of all chance; 0 when absent, -1: random.")
-    steps: int | None = Field(None, ge=1, le=MAX_STEPS, description="Of the search; absent: as many as are worth it.")
-    film: bool = Field(True, description="Whether a film shows the search.")
+    seed: Whole | None = Field(None, ge=-1, le=SEED_MAX, description="Of all chance; 0 when absent, -1: random.")
+    steps: Whole | None = Field(None, ge=1, le=MAX_STEPS, description="Of the search; absent: as many as are worth it.")
+    film: Truth = Field(True, description="Whether a film shows the search.")

@@ -4,7 +4,11 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.api.schemas.jobs import JobOut
 from app.api.schemas.lists import Page
+from app.api.schemas.models import ModelName
+from app.api.schemas.numbers import Whole
+from app.api.schemas.webhooks import WebhookIn, WebhookOut
 from models.config import TrainConfig
 
 
@@ -23,7 +27,7 @@ class TrainingIn(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     dataset: str = Field(max_length=40, description="Id of a ready dataset.")
-    name: str = Field(max_length=100, description="What the model will be called.")
+    name: ModelName = Field(description="What the model will be called.")
     preset: str | None = Field(None, max_length=40, description="Name of a recipe for training; tiny when absent.")
     config: TrainConfig | None = Field(None, description="Every setting, in the place of a preset.")
     base: str | None = Field(
@@ -36,7 +40,8 @@ class TrainingIn(BaseModel):
         "hashed-8192 where the dataset has any, or what reads them for the base of a fine-tune.",
     )
     budget: Budget | None = Field(None, description="In the place of the preset's or configuration's own.")
-    seed: int | None = Field(None, ge=0, le=2**32 - 1, description="Seed of the first weights and of all chance.")
+    seed: Whole | None = Field(None, ge=0, le=2**32 - 1, description="Seed of the first weights and of all chance.")
+    webhook: WebhookIn | None = Field(None, description="Where to tell of the job: a URL, or one with a secret.")
 
 
 class BranchIn(BaseModel):
@@ -44,7 +49,7 @@ class BranchIn(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    name: str = Field(max_length=100, description="What the new model will be called.")
+    name: ModelName = Field(description="What the new model will be called.")
     checkpoint: str | None = Field(
         None,
         pattern="^[0-9a-f]{12,64}$",
@@ -56,7 +61,14 @@ class BranchIn(BaseModel):
         description="Fields of the job's config with other values; those of network with a checkpoint alone.",
     )
     budget: Budget | None = Field(None, description="In the place of the config's own; it begins anew either way.")
-    seed: int | None = Field(None, ge=0, le=2**32 - 1, description="In the place of the config's own.")
+    seed: Whole | None = Field(None, ge=0, le=2**32 - 1, description="In the place of the config's own.")
+    webhook: WebhookIn | None = Field(None, description="Where to tell of the job: a URL, or one with a secret.")
+
+
+class TrainingOut(JobOut):
+    """A training that was just asked for."""
+
+    webhook: WebhookOut | None = Field(description="Where it is told of; only this answer shows it.")
 
 
 class StageOut(BaseModel):

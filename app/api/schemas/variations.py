@@ -4,7 +4,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from app.api.schemas.forms import Truth
 from app.api.schemas.images import QUALITY_MEANING, Quality
+from app.api.schemas.numbers import Whole
 from app.serving.recipe import MAX_PICTURES, MetadataLevel, OutputFormat
 from models.latents.seeds import SEED_MAX
 
@@ -16,19 +18,19 @@ class VariationFields(BaseModel):
 
     model_config = ConfigDict(extra="ignore")
 
-    n: int | None = Field(None, ge=1, le=MAX_PICTURES, description="How many pictures; 1 when absent.")
+    n: Whole | None = Field(None, ge=1, le=MAX_PICTURES, description="How many pictures; 1 when absent.")
     strength: float | None = Field(
         None,
         ge=0,
         le=1,
         description="0: the picture itself; 1: another one altogether. Absent: 0.3, and 0.1 for children.",
     )
-    seed: int | None = Field(None, ge=-1, le=SEED_MAX, description="Picture i has seed + i; -1 or absent: random.")
+    seed: Whole | None = Field(None, ge=-1, le=SEED_MAX, description="Picture i has seed + i; -1 or absent: random.")
     size: str | None = Field(None, description="WxH, by nearest resampling; auto: the model's own; absent: as it was.")
     output_format: OutputFormat | None = Field(None, description="Kind of file; png when absent.")
     output_compression: Quality | None = Field(None, description=QUALITY_MEANING)
     response_format: Literal["b64_json", "url"] | None = Field(None, description="The file, or where to get it.")
-    keep: bool | None = Field(None, description="Store the pictures as artworks.")
+    keep: Truth | None = Field(None, description="Store the pictures as artworks.")
     metadata: MetadataLevel | None = Field(None, description="What the file tells of its making.")
 
     @model_validator(mode="before")

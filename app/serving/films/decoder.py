@@ -1,16 +1,15 @@
 """Turns one untrusted film into frames or facts, in a process that may be limited, stuck or killed.
 
 A program of its own: the film is its stdin, `decoder.py facts|frames FORMAT MAX_FRAMES MAX_PIXELS` its command. It
-imports Pillow or PyAV and nothing of ours, and is given no environment. It answers in messages on stdout, each a kind,
-a length and a body: H, a JSON object with the size and the channels of all frames; F, the pixels of the next one; E, a
-JSON object with their number and rate, the end; X, in words why there is no more.
+imports Pillow or PyAV and nothing of ours but its limits, and is given no environment. It answers in messages on
+stdout, each a kind, a length and a body: H, a JSON object with the size and the channels of all frames; F, the pixels
+of the next one; E, a JSON object with their number and rate, the end; X, in words why there is no more.
 """
 
+import importlib
 import io
 import json
-import math
 import os
-import resource
 import struct
 import sys
 import time
@@ -19,13 +18,22 @@ import zipfile
 from collections.abc import Iterator
 from typing import Any, BinaryIO, Final
 
-MEMORY_BYTES: Final = 1024**3
+from app.serving.limited.program import allow_cpu, confine
+
 START_SECONDS: Final = 2  # of the processor, for what comes before the first frames
 PIXELS_A_SECOND: Final = 4_000_000  # a quarter of what the slowest of our films comes to
 FRAME_SECONDS: Final = 0.002  # for each frame, however small
 AHEAD: Final = 4  # frames that a decoder may want before it gives the first
 MESSAGE: Final = struct.Struct("!cI")
 
+VIDEO: Final = ("av.video.reformatter", "av.subtitles.stream")
+NEEDED: Final = {  # by container: what can be imported no more once no file can be opened
+    "mp4": VIDEO,
+    "webm": VIDEO,
+    "gif": ("PIL.GifImagePlugin", "copy"),
+    "webp": ("PIL.WebPImagePlugin",),
+    "zip": ("PIL.PngImagePlugin", "encodings.cp437"),
+}
 CODECS: Final = {"mp4": "h264", "webm": "vp9"}
 RGB, RGBA = "RGB", "RGBA"
 EXACT: Final = frozenset({"gbrp", "rgb24"})  # formats of pixels that are no other colours than those of the frames
@@ -81,7 +89,7 @@ def allowed_seconds(frames: int, size: tuple[int, int]) -> float:
 
 def video(film: Film, container: str, *, decode: bool) -> Iterator[bytes]:
     """mp4 or WebM: frames as RGB, or, undecoded, as empty bytes. One stream, of the codec that ours have."""
-    import av  # each import is a tenth of a second, and a film needs one
+    import av
 
     codec = CODECS[container]
     options = {"codec_whitelist": codec, "err_detect": "explode"}
@@ -235,20 +243,6 @@ def send(answers: BinaryIO, kind: bytes, body: bytes) -> None:
     answers.flush()
 
 
-def confine() -> None:
-    """Give up what decoding does not need: memory, core dumps, writing files."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    if sys.platform != "darwin":  # macOS refuses this limit; those of time hold there
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-
-
-def allow_cpu(seconds: float) -> None:
-    """Let this process live up to so many seconds of processor time; then SIGXCPU ends it."""
-    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
-    resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(seconds), hard))
-
-
 def main() -> None:
     """Answer for the film on stdin."""
     wanted, container, max_frames, max_pixels = sys.argv[1:]
@@ -257,6 +251,8 @@ def main() -> None:
     warnings.simplefilter("ignore")  # a sloppy tag spoils no pixel
     film = Film(os.fdopen(os.dup(0), "rb"), int(max_frames), int(max_pixels))
     film.file.seek(0)
+    for module in NEEDED[container]:  # each import is a tenth of a second, and a film needs one
+        importlib.import_module(module)
     confine()
     allow_cpu(START_SECONDS + time.process_time())
     answer(film, container, answers, decode=wanted == "frames")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from app.core.errors import InvalidRequest
-from app.serving.decode import decode, essence
+from app.serving.decode import decode_apart, essence
 from app.serving.difference import Difference, Tally, opaque
 from app.serving.encode import Pixels
 from app.serving.film import FilmRecipe
@@ -143,7 +143,7 @@ def _entries(archive: Zip, recipe: FilmRecipe) -> Iterator[Pixels]:
             has, says = (f"{width}x{height}" for width, height in (picture.size, size))
             message = f"Frame {number} has {has} pixels, and the recipe says {says}."
             raise InvalidRequest(message, code="film_invalid", param="file")
-        yield decode(picture)
+        yield decode_apart(picture)
 
 
 def _pictures(archive: Zip, here: Runtime, repainter: Repainter) -> Difference | None:

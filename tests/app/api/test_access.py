@@ -1,8 +1,6 @@
 """Keys, where others can reach us: none is refused, scopes hold, and a revoked one ends."""
 
 import json
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -14,16 +12,6 @@ from websockets.typing import Subprotocol
 from app.api import access
 from app.api.routes import live
 from app.core import jobs, keys
-from app.core.settings import Settings
-
-
-@pytest.fixture(scope="module")
-def public(start_app: Callable[[Settings], Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """An application whose settings say that others can reach it."""
-    data: Path = tmp_path_factory.mktemp("public")
-    with start_app(Settings(host="0.0.0.0", data=data, threads=1, max_batch=2)) as running:  # noqa: S104
-        running.publish("tiny")
-        yield running
 
 
 def key(public: Any, *scopes: str) -> str:

@@ -122,3 +122,11 @@ def test_each_of_our_errors_has_its_status_type_and_headers(
     assert response.status_code == status
     assert json.loads(response.body)["error"]["type"] == type_
     assert headers.items() <= dict(response.headers).items()
+
+
+@pytest.mark.parametrize("path", ["/v1/images/generations", "/v1/images/variations", "/v1/renders"])
+@pytest.mark.parametrize("body", [b'{"model": "\xff"}', b"\xa5", b"", b"[" * 100_000, b'{"n": 1' + b"0" * 5000 + b"}"])
+def test_what_is_no_json_is_refused_alike_by_every_route(client: httpx.Client, path: str, body: bytes) -> None:
+    answer = client.post(path, content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == 422
+    assert answer.json()["error"]["code"] in {"json_invalid", "json_expected"}

@@ -18,7 +18,7 @@ OFFSETS = ["a" * 64, "b" * 64]
 
 def read(app: Any, text: str | None) -> tuple[Slider, ...]:
     async def ask() -> tuple[Slider, ...]:
-        models = ModelDirectory(app.settings, app.db, Runtime("cpu", "float32"))
+        models = ModelDirectory(app.settings, app.db, app.storage, Runtime("cpu", "float32"))
         return await sliding.sliders_of_query(models, await models.resolve("tiny"), text)
 
     return asyncio.run(ask())

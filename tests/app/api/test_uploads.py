@@ -10,7 +10,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app.api.uploads import FIELD_MAX_BYTES, Received, receive
+from app.api.multipart import FIELD_MAX_BYTES
+from app.api.uploads import Received, receive
 from app.core.errors import GanvasError, InvalidRequest, TooLarge
 
 LIMIT = 10_000_000

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app.core import catalogue, jobs
+from app.core import catalogue, jobs, saving
 from app.core.db import Database
 from app.core.errors import Conflict, InvalidRequest, NotFound
 
@@ -106,6 +106,6 @@ def test_a_model_that_a_training_will_start_from_cannot_be_deleted_until_that_ha
     with db.begin() as session, pytest.raises(Conflict, match=waiting.id):
         catalogue.delete(session, "moss")
     with db.begin() as session:
-        jobs.keep_state(jobs.find(session, waiting.id), "c" * 64, 1.0)
+        saving.keep_state(jobs.find(session, waiting.id), "c" * 64, 1.0)
         session.flush()
         assert catalogue.delete(session, "moss") == [FIRST]

@@ -11,9 +11,9 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from sqlalchemy import text
 
-from app.core import catalogue
+from app.core import catalogue, jobs
 from app.core.db import MIGRATIONS, Database
-from app.core.errors import SettingsInvalid
+from app.core.errors import Damaged, InvalidRequest, SettingsInvalid, StorageFull
 from app.core.records import Checkpoint, Job, Model, Record
 
 
@@ -118,3 +118,34 @@ def test_a_folder_that_cannot_be_made_is_named_with_the_setting(tmp_path: Path) 
     db = Database(f"sqlite:///{tmp_path}/file/a.sqlite3")
     with pytest.raises(SettingsInvalid, match="GANVAS_DATA"):
         db.migrate()
+
+
+def test_a_full_disk_is_storage_full_and_leaves_what_there_was(tmp_path: Path) -> None:
+    db = Database(f"sqlite:///{tmp_path}/a.sqlite3")
+    db.migrate()
+    with db.begin() as session:
+        jobs.submit(session, "render", {})
+        pages = session.scalar(text("PRAGMA page_count"))
+    with pytest.raises(StorageFull), db.begin() as session:
+        session.execute(text(f"PRAGMA max_page_count = {pages}"))
+        jobs.submit(session, "render", {"large": "x" * 1_000_000})
+    with db.read() as session:
+        assert session.query(Job).count() == 1
+    db.close()
+
+
+def test_a_damaged_file_is_told_of_as_such(tmp_path: Path) -> None:
+    (tmp_path / "a.sqlite3").write_bytes(b"SQLite format 3\0" + bytes(4080))
+    db = Database(f"sqlite:///{tmp_path}/a.sqlite3")
+    with pytest.raises((Damaged, SettingsInvalid)), db.begin() as session:
+        session.execute(text("SELECT * FROM sqlite_schema"))
+    db.close()
+
+
+@pytest.mark.parametrize("name", ["\ud800", 2**64])
+def test_what_no_database_can_hold_is_the_senders_fault(tmp_path: Path, name: object) -> None:
+    db = Database(f"sqlite:///{tmp_path}/a.sqlite3")
+    db.migrate()
+    with pytest.raises(InvalidRequest, match="cannot be stored"), db.read() as session:
+        session.get(Model, name)
+    db.close()

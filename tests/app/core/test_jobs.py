@@ -8,9 +8,9 @@ import pytest
 from sqlalchemy import update
 from sqlalchemy.orm import Session
 
-from app.core import datasets, jobs
+from app.core import datasets, jobs, saving
 from app.core.db import Database, clock
-from app.core.errors import Conflict, JobStateConflict, NotFound
+from app.core.errors import Conflict, JobStateConflict, NotFound, StorageFull, Unavailable
 from app.core.records import Dataset, Job
 
 
@@ -92,13 +92,17 @@ def test_three_attempts_that_save_nothing_end_the_job_with_the_reason(db: Databa
     assert job.error is not None
     assert job.error["code"] == "job_poisoned"
     assert "3 attempts" in job.message
+    history = job.error["history"]
+    assert [attempt["attempt"] for attempt in history] == [1, 2, 3]
+    assert all(attempt["ended"].startswith("The worker fell silent.") for attempt in history)
+    assert all(attempt["began_at"] <= attempt["ended_at"] for attempt in history)
 
 
 def test_an_attempt_that_saved_its_state_is_not_counted_against_the_job(db: Database) -> None:
     job_id = submit(db)
     for _attempt in range(2 * jobs.MAX_FRUITLESS_ATTEMPTS):
         claim = hold(db, job_id)
-        claim.publish(lambda _session, job, number=_attempt: jobs.keep_state(job, f"{number:064}", 1.0))
+        claim.publish(lambda _session, job, number=_attempt: saving.keep_state(job, f"{number:064}", 1.0))
         claim.release()
         expire_lease(db, job_id)
         with db.begin() as session:
@@ -181,6 +185,101 @@ def test_a_cause_that_lasts_ends_the_job_after_as_many_attempts_as_a_crash_does(
     assert "Storage did not answer. 3 attempts" in job.message
 
 
+def test_a_full_disk_is_waited_for_with_the_job_in_hand_and_is_nobodys_failure(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "ROOM_SECONDS", 0.01)
+    claim = hold(db, submit(db))
+    tries: list[str] = []
+
+    def write() -> str:
+        tries.append(fetch(db, claim.job_id).message)
+        if len(tries) < 3:
+            raise StorageFull("No room.")
+        return "written"
+
+    assert claim.patiently(write) == "written"
+    assert tries[0] == "Starting."
+    assert "Waiting for room" in tries[1] == tries[2]
+    with db.read() as session:
+        kinds = [event.data.get("kind") for event in jobs.events_after(session, claim.job_id, 0)]
+    assert kinds.count("storage_full") == 1
+    claim.give_back("No room.", counted=False)
+    claim.release()
+    assert (fetch(db, claim.job_id).status, fetch(db, claim.job_id).fruitless) == ("queued", 0)
+
+
+def test_a_holder_that_waits_for_room_leaves_when_it_has_to(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "ROOM_SECONDS", 0.01)
+    interrupted = threading.Event()
+    claim = jobs.claim(db, submit(db), interrupted)
+    assert claim is not None
+
+    def write() -> None:
+        interrupted.set()
+        raise StorageFull("No room.")
+
+    with pytest.raises(StorageFull):
+        claim.patiently(write)
+    claim.release()
+
+
+def test_a_database_that_is_locked_for_a_while_costs_a_publish_only_time(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "ROOM_SECONDS", 0.01)
+    claim = hold(db, submit(db))
+    tries: list[int] = []
+
+    def change(_session: Session, job: Job) -> None:
+        tries.append(1)
+        if len(tries) < 3:
+            raise Unavailable("Locked.", code="database_unavailable")
+        job.message = "through"
+
+    claim.publish(change)
+    claim.release()
+    assert fetch(db, claim.job_id).message == "through"
+
+
+def test_a_holder_that_does_not_heed_a_cancel_within_a_minute_or_has_lost_the_job_is_to_be_ended(db: Database) -> None:
+    claim = hold(db, submit(db))
+
+    def why(epoch: int) -> str | None:
+        with db.read() as session:
+            return jobs.overdue(session, claim.job_id, epoch)
+
+    assert why(claim.epoch) is None
+    with db.begin() as session:
+        jobs.cancel(session, claim.job_id)
+    assert why(claim.epoch) is None
+    with db.begin() as session:
+        job = jobs.find(session, claim.job_id)
+        job.cancel_requested_at = clock(session) - jobs.HARD_STOP_SECONDS - 1
+        jobs.cancel(session, claim.job_id)  # asking again does not set it back
+    assert why(claim.epoch) == "It did not heed a cancel."
+    assert why(claim.epoch + 1) == "Another epoch has the job."
+    with db.begin() as session:
+        jobs.holder_died(session, claim.job_id, claim.epoch)
+    claim.release()
+    assert fetch(db, claim.job_id).status == "canceled"
+
+
+def test_a_delivery_for_another_epoch_claims_nothing(db: Database) -> None:
+    job_id = submit(db)
+    assert jobs.claim(db, job_id, threading.Event(), epoch=2) is None
+    claim = jobs.claim(db, job_id, threading.Event(), epoch=1)
+    assert claim is not None
+    claim.release()
+
+
+def test_a_job_that_nobody_takes_for_want_of_room_says_so(db: Database) -> None:
+    job_id = submit(db)
+    with db.begin() as session:
+        jobs.say_waiting(session, job_id, "There is no room.")
+    assert fetch(db, job_id).message == "There is no room."
+
+
 def test_events_are_replayed_in_order_from_any_point(db: Database) -> None:
     claim = hold(db, submit(db))
     for kimg in range(3):
@@ -219,32 +318,6 @@ def test_a_change_that_fails_inside_publish_leaves_no_trace(db: Database) -> Non
         claim.publish(change)
     claim.release()
     assert fetch(db, claim.job_id).message == "Starting."
-
-
-def test_the_state_before_the_newest_is_kept_and_the_one_before_that_is_named_for_deletion(db: Database) -> None:
-    claim = hold(db, submit(db))
-    superseded: list[str | None] = []
-    for name in ("a", "a", "b", "c", "d"):
-        claim.publish(lambda _session, job, name=name: superseded.append(jobs.keep_state(job, name * 64, 1.5)))
-    claim.release()
-    assert superseded == [None, None, None, "a" * 64, "b" * 64]
-    job = fetch(db, claim.job_id)
-    assert (job.state_sha256, job.previous_state_sha256, job.state_kimg) == ("d" * 64, "c" * 64, 1.5)
-    next_claim = jobs.Claim(db, job, threading.Event())
-    assert next_claim.states == ["d" * 64, "c" * 64]
-    next_claim.release()
-
-
-def test_a_state_is_in_use_by_the_job_it_is_of_and_by_unfinished_branches(db: Database) -> None:
-    claim = hold(db, submit(db))
-    claim.publish(lambda _session, job: jobs.keep_state(job, "a" * 64, 1.0))
-    with db.begin() as session:
-        branch = jobs.submit(session, "train", {"name": "fern", "branch": "b" * 64}).id
-        assert [jobs.state_in_use(session, name * 64) for name in "abc"] == [True, True, False]
-    with db.begin() as session:
-        jobs.cancel(session, branch)
-        assert not jobs.state_in_use(session, "b" * 64)
-    claim.release()
 
 
 def test_a_long_reason_fits_the_column_and_stays_whole_in_the_error(db: Database) -> None:

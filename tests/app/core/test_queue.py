@@ -1,5 +1,6 @@
 """The bell rings once for each job, again after Redis forgot it, and never for what the database does not hold."""
 
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -13,7 +14,16 @@ from rq.serializers import JSONSerializer
 from app import embedded_redis
 from app.core import jobs
 from app.core.db import Database
-from app.core.queue import CALIBRATE, CALIBRATE_QUEUE, TASKS, Dispatcher, connect, may_run
+from app.core.queue import (
+    CALIBRATE,
+    CALIBRATE_QUEUE,
+    CLAIM_SECONDS,
+    RING_SECONDS,
+    TASKS,
+    Dispatcher,
+    connect,
+    may_run,
+)
 from app.core.records import Job
 from app.core.settings import Settings
 
@@ -77,7 +87,7 @@ def test_what_waits_names_its_task_and_its_job_and_nothing_else(dispatcher: Disp
     queue = Queue("train", connection=dispatcher.connection, serializer=JSONSerializer)
     found = queue.fetch_job(f"{job.id}-1")
     assert found is not None
-    assert (found.func_name, tuple(found.args), found.kwargs) == (TASKS["train"], (job.id,), {})
+    assert (found.func_name, tuple(found.args), found.kwargs) == (TASKS["train"], (job.id, 1), {})
 
 
 @pytest.mark.usefixtures("redis_server")
@@ -113,6 +123,53 @@ def test_a_job_accepted_while_redis_is_away_is_dispatched_when_it_is_back(
         assert dispatcher.reconcile() == 1
         assert waiting(dispatcher) == [f"{job.id}-1"]
         process.kill()
+
+
+def test_a_redis_that_hangs_is_waited_for_once_and_then_left_to_the_reconciler(
+    dispatcher: Dispatcher, redis_server: subprocess.Popen[bytes]
+) -> None:
+    accepted = [submit(dispatcher) for _ in range(20)]
+    redis_server.send_signal(signal.SIGSTOP)
+    began = time.monotonic()
+    assert not any(dispatcher.dispatch(job) for job in accepted)
+    assert dispatcher.reconcile() == 0
+    assert time.monotonic() - began < 5 * RING_SECONDS
+    redis_server.send_signal(signal.SIGCONT)
+    assert dispatcher.reconcile() == len(accepted)
+    assert waiting(dispatcher) == [f"{job.id}-1" for job in accepted]
+
+
+@pytest.mark.usefixtures("redis_server")
+def test_a_full_redis_is_as_one_that_is_away(dispatcher: Dispatcher) -> None:
+    job = submit(dispatcher)
+    dispatcher.connection.config_set("maxmemory", 1)
+    assert not dispatcher.dispatch(job)
+    dispatcher.connection.config_set("maxmemory", 0)
+    assert dispatcher.reconcile() == 1
+    assert waiting(dispatcher) == [f"{job.id}-1"]
+
+
+@pytest.mark.parametrize("seconds", [1, 60])
+@pytest.mark.usefixtures("redis_server")
+def test_a_delivery_that_a_worker_took_is_made_again_only_when_it_was_not_claimed_in_time(
+    dispatcher: Dispatcher, seconds: float
+) -> None:
+    job = submit(dispatcher)
+    dispatcher.dispatch(job)
+    dispatcher.connection.lmove("rq:queue:train", "rq:queue:train:intermediate")
+    with dispatcher.db.begin() as session:
+        jobs.find(session, job.id).dispatched_at = time.time() - jobs.RENEW_SECONDS - seconds
+    assert dispatcher.reconcile() == (seconds > CLAIM_SECONDS)
+
+
+@pytest.mark.usefixtures("redis_server")
+def test_of_more_jobs_than_are_looked_at_in_one_go_each_has_its_turn(
+    dispatcher: Dispatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "RECONCILED_AT_ONCE", 3)
+    accepted = [submit(dispatcher) for _ in range(7)]
+    assert [dispatcher.reconcile() for _ in range(4)] == [3, 3, 1, 0]
+    assert waiting(dispatcher) == [f"{job.id}-1" for job in accepted]
 
 
 @pytest.mark.usefixtures("redis_server")

@@ -3,11 +3,12 @@
 import errno
 import hashlib
 import os
+import time
 from pathlib import Path
 
 import pytest
 
-from app.core.errors import NotFound, SettingsInvalid, Unavailable
+from app.core.errors import Damaged, NotFound, SettingsInvalid, Unavailable
 from app.core.storage import Storage
 
 
@@ -111,6 +112,65 @@ def test_a_damaged_remote_blob_is_refused_and_not_cached(tmp_path: Path) -> None
     for _attempt in range(2):
         with pytest.raises(Unavailable, match="damaged"):
             reader.get(sha256)
+
+
+def flip(file: Path) -> None:
+    """Turn one bit, as a disk does that forgets."""
+    data = bytearray(file.read_bytes())
+    data[0] ^= 1
+    file.write_bytes(data)
+
+
+def test_a_damaged_blob_is_never_handed_out_also_when_it_was_whole_before(tmp_path: Path) -> None:
+    storage = Storage(tmp_path)
+    sha256 = storage.put(b"weeks of training")
+    for _known in range(2):
+        assert storage.path(sha256).read_bytes() == b"weeks of training"
+    flip(storage.path(sha256))
+    for reading in (storage.get, storage.path, storage.verify, Storage(tmp_path).path):
+        with pytest.raises(Damaged, match=sha256[:12]):
+            reading(sha256)
+    assert storage.put(b"weeks of training") == sha256  # whoever has it whole heals it
+    assert storage.get(sha256) == b"weeks of training"
+
+
+def test_a_file_that_did_not_change_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sha256 = Storage(tmp_path).put(b"large")
+    storage, read = Storage(tmp_path), []
+    monkeypatch.setattr(hashlib, "file_digest", lambda file, _name: read.append(1) or hashlib.sha256(file.read()))
+    for _again in range(3):
+        storage.path(sha256)
+    assert len(read) == 1
+
+
+def test_a_damaged_copy_of_a_remote_blob_is_fetched_again(tmp_path: Path) -> None:
+    (tmp_path / "bucket").mkdir()
+    storage = Storage(tmp_path / "cache", f"file://{tmp_path}/bucket")
+    sha256 = storage.put(b"shared")
+    for reading in (lambda: storage.get(sha256), lambda: storage.path(sha256).read_bytes()):
+        flip(tmp_path / "cache" / "sha256" / sha256[:2] / sha256)
+        assert reading() == b"shared"
+
+
+def test_what_a_remote_store_has_is_not_written_again(tmp_path: Path) -> None:
+    (tmp_path / "bucket").mkdir()
+    url = f"file://{tmp_path}/bucket"
+    sha256 = Storage(tmp_path / "one", url).put(b"shared")
+    (kept,) = (file for file in (tmp_path / "bucket").rglob("*") if file.is_file())
+    before = kept.stat()
+    assert Storage(tmp_path / "two", url).put(b"shared") == sha256
+    assert (kept.stat().st_ino, kept.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+@pytest.mark.parametrize("remote", [False, True])
+def test_a_listing_has_every_blob_and_nothing_else(tmp_path: Path, remote: bool) -> None:
+    (tmp_path / "bucket").mkdir()
+    storage = Storage(tmp_path / "blobs", f"file://{tmp_path}/bucket" if remote else None)
+    assert list(storage.listing()) == []
+    made = {storage.put(data): len(data) for data in (b"one", b"three")}
+    (tmp_path / ("bucket" if remote else "blobs") / "sha256" / "half-written").write_bytes(b"x")
+    assert {stored.sha256: stored.bytes for stored in storage.listing()} == made
+    assert all(abs(stored.modified - time.time()) < 60 for stored in storage.listing())
 
 
 def test_a_folder_that_cannot_be_made_is_named_with_the_setting(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from app.core.errors import InvalidRequest
-from app.serving.decode import MAX_PARTS, decode, essence
+from app.serving.decode import MAX_PARTS, decode, decode_apart, essence, require_sound
 from app.serving.encode import Pixels, encode
 from app.serving.recipe import OutputFormat, Recipe
 
@@ -199,3 +199,32 @@ def test_a_cut_or_altered_file_is_refused_or_a_picture_of_its_size(
                 assert decode(found).shape[:2] == (32, 24)
         except InvalidRequest as error:
             assert error.error_code == "picture_invalid"
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("output_format", FORMATS)
+def test_apart_the_same_pixels_come(make_recipe: MakeRecipe, output_format: OutputFormat, channels: int) -> None:
+    recipe = make_recipe(size=(24, 32))
+    found = essence(encode(picture(channels=channels), output_format=output_format, recipe=recipe))
+    assert np.array_equal(decode_apart(found), decode(found))
+
+
+def test_apart_damage_is_told_in_the_same_words() -> None:
+    damaged = essence(png(header(8, 8), (b"IDAT", b"no zlib stream"), (b"IEND", b"")))
+    with pytest.raises(InvalidRequest) as apart:
+        decode_apart(damaged)
+    with pytest.raises(InvalidRequest) as here:
+        decode(damaged)
+    assert apart.value.message == here.value.message
+
+
+def test_any_picture_that_can_be_decoded_is_sound_and_no_other_is() -> None:
+    colours = Image.fromarray(picture())
+    for output_format, mode in (("PNG", "P"), ("JPEG", "CMYK"), ("WEBP", "RGB"), ("GIF", "P")):
+        file = saved(colours.convert(mode), output_format)
+        require_sound(file)
+        with pytest.raises(InvalidRequest) as refused:
+            require_sound(file[:40])
+        assert (refused.value.error_code, refused.value.param) == ("picture_expected", "image")
+    with pytest.raises(InvalidRequest, match="64 million pixels"):
+        require_sound(png(header(30_000, 30_000), (b"IDAT", zlib.compress(bytes(90_001))), (b"IEND", b"")))

@@ -14,7 +14,7 @@ import torch
 from prometheus_client import CollectorRegistry
 from torch import Tensor, nn
 
-from app.core.errors import CheckpointInvalid, NotFound
+from app.core.errors import CheckpointInvalid, Damaged, NotFound
 from app.core.storage import Storage
 from app.serving.capacity import held_bytes
 from app.serving.loader import Loader, watch
@@ -109,11 +109,17 @@ def test_a_damaged_file_is_refused_and_a_whole_one_taken_later(
     loader = loader_of(storage)
 
     storage.path(sha256).write_bytes(whole[:-100])
-    with pytest.raises(CheckpointInvalid, match=sha256[:12]):
+    with pytest.raises(Damaged, match=sha256[:12]):
         loader.get(sha256)
 
-    storage.path(sha256).write_bytes(whole)
+    assert storage.put(whole) == sha256
     assert loader.get(sha256).sha256 == sha256
+
+
+def test_a_whole_file_that_is_no_checkpoint_is_refused(storage: Storage, make_checkpoint: MakeCheckpoint) -> None:
+    torn = storage.put(storage.get(make_checkpoint())[:-100])
+    with pytest.raises(CheckpointInvalid, match=torn[:12]):
+        loader_of(storage).get(torn)
 
 
 def test_a_checkpoint_nobody_has_is_not_found(storage: Storage) -> None:

@@ -1,8 +1,12 @@
 """Hostile and unlucky zips."""
 
+import os
+import signal
 import stat
 import struct
+import threading
 import zipfile
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -10,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from app.core.errors import InvalidRequest, TooLarge
+from worker.dataset import unpacker
 from worker.dataset.archive import MIB, Limits, is_of_the_system, open_archive
 from worker.dataset.verdicts import Refused, Verdict
 
@@ -97,6 +102,13 @@ def test_one_file_over_the_limit_is_refused_alone(tmp_path: Path) -> None:
     assert outcome(tmp_path / "z.zip", Limits(file_bytes=100)) == ["too_large", "f" * 10]
 
 
+def test_a_large_file_that_is_stored_as_it_is_is_read_whole(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
+        archive.writestr("photograph.png", b"x" * (unpacker.DIRECTORY_BYTES + 1))
+    with open_archive(tmp_path / "z.zip", LIMITS) as opened:
+        assert len(opened.read(opened.entries[0], LIMITS.file_bytes)) == unpacker.DIRECTORY_BYTES + 1
+
+
 def test_all_files_together_are_counted(pack: Callable[..., Path]) -> None:
     upload = pack({str(index): b"x" * 10 for index in range(5)})
     assert outcome(upload, Limits(total_bytes=30)) == ["x" * 10] * 3 + ["too_large"] * 2
@@ -171,15 +183,37 @@ def test_a_cut_off_zip_is_refused(tmp_path: Path, pack: Callable[..., Path]) -> 
         outcome(tmp_path / "z.zip")
 
 
-def test_damage_anywhere_gives_a_verdict_or_a_refusal_and_nothing_else(
-    tmp_path: Path, pack: Callable[..., Path]
-) -> None:
+def test_damage_anywhere_gives_an_answer_and_nothing_else(tmp_path: Path, pack: Callable[..., Path]) -> None:
     whole = pack({f"päth{index}.png": bytes(range(60)) * 9 for index in range(2)}).read_bytes()
+    place = tmp_path / "z.zip"
+    told: Counter[str] = Counter()
     for position in range(len(whole)):
         for value in (0x00, 0xFF):
-            (tmp_path / "z.zip").write_bytes(whole[:position] + bytes([value]) + whole[position + 1 :])
-            with suppress(InvalidRequest, TooLarge):
-                outcome(tmp_path / "z.zip")
+            place.write_bytes(whole[:position] + bytes([value]) + whole[position + 1 :])
+            with place.open("rb") as file:
+                opened = unpacker.Unpacker(file.fileno())
+                head, _ = opened.answer({"list": 0}, b"")
+                answers = [head, *(opened.answer({"read": index}, b"")[0] for index in range(head.get("files", 0)))]
+            told.update(key for answer in answers for key in answer)
+    assert told.keys() - {"too_many"} == {"files", "invalid", "damaged"}
+
+
+def test_damage_here_and_there_gives_a_verdict_or_a_refusal(tmp_path: Path, pack: Callable[..., Path]) -> None:
+    whole = pack({f"päth{index}.png": bytes(range(60)) * 9 for index in range(2)}).read_bytes()
+    for position in range(0, len(whole), 23):
+        (tmp_path / "z.zip").write_bytes(whole[:position] + b"\xff" + whole[position + 1 :])
+        with suppress(InvalidRequest, TooLarge):
+            outcome(tmp_path / "z.zip")
+
+
+def test_an_unpacker_that_is_killed_costs_one_file(pack: Callable[..., Path]) -> None:
+    with open_archive(pack({"a": b"a", "b": b"b"}), LIMITS) as archive:
+        os.kill(archive.pid, signal.SIGSTOP)
+        threading.Timer(0.3, os.kill, (archive.pid, signal.SIGKILL)).start()
+        with pytest.raises(Refused, match="died of it") as refused:
+            archive.read(archive.entries[0], 10)
+        assert refused.value.verdict == Verdict.CORRUPT
+        assert archive.read(archive.entries[1], 10) == b"b"
 
 
 def test_what_the_system_leaves_behind_is_known() -> None:
@@ -188,10 +222,12 @@ def test_what_the_system_leaves_behind_is_known() -> None:
     assert not any(map(is_of_the_system, ["a.png", "MACOSX/a.png", "thumbs.png"]))
 
 
-def test_reading_a_zip_keeps_no_file_open(tmp_path: Path, pack: Callable[..., Path]) -> None:
+def test_reading_a_zip_leaves_neither_a_process_nor_an_open_file(tmp_path: Path, pack: Callable[..., Path]) -> None:
     upload = pack({"a": b"a"})
+    before = len(list(Path("/dev/fd").iterdir()))
     with open_archive(upload, Limits()) as archive:
-        pass
-    with pytest.raises(Refused) as refused:
-        archive.read(archive.entries[0], 10)
-    assert refused.value.verdict == Verdict.CORRUPT
+        pid = archive.pid
+        assert archive.read(archive.entries[0], 10) == b"a"
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+    assert len(list(Path("/dev/fd").iterdir())) == before

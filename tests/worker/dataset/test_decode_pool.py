@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from worker.dataset import decode_pool, decoder
+from app.serving.limited import child
+from worker.dataset import decode_pool
 from worker.dataset.decode_pool import Decoded, DecodePool, Decoder, Framing
 from worker.dataset.verdicts import Refused, Verdict
 
@@ -21,25 +22,24 @@ FRAMING = Framing(32, "center", (255, 255, 255))
 def program(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, source: str) -> None:
     """Put another program in the decoder's place; it speaks the decoder's frames through `decoder`."""
     path = tmp_path / "odd_decoder.py"
-    folder = Path(decoder.__file__).parent
-    path.write_text(f"import sys\nsys.path.insert(0, {str(folder)!r})\nimport decoder, os, signal, time\n{source}")
+    path.write_text(f"import os, signal, sys, time\nfrom app.serving.limited import program\n{source}")
     start = subprocess.Popen
 
     def start_other(command: list[str], **options: object) -> subprocess.Popen[bytes]:
         return start([*command[:-1], str(path)], **options)
 
-    monkeypatch.setattr(decode_pool.subprocess, "Popen", start_other)
+    monkeypatch.setattr(child.subprocess, "Popen", start_other)
 
 
 ECHO_OR = """
 while True:
     try:
-        head, body = decoder.read_frame(sys.stdin.buffer, 1 << 30)
+        head, body = program.read_frame(sys.stdin.buffer, 1 << 30)
     except EOFError:
         break
     if body == b"bad":
         {misbehave}
-    decoder.write_frame(sys.stdout.buffer, {{"width": 1, "height": 1}}, bytes(32 * 32 * 3))
+    program.write_frame(sys.stdout.buffer, {{"width": 1, "height": 1}}, bytes(32 * 32 * 3))
 """
 
 
@@ -56,13 +56,13 @@ def outcomes(pool: DecodePool, bodies: list[bytes]) -> list[str]:
         ("os.kill(os.getpid(), signal.SIGXCPU)", "It was not decoded within 20 s of processor time."),
         ("time.sleep(60)", "It was not decoded within 1.5 s."),
         ("sys.stdout.buffer.write(b'x' * 5000); sys.stdout.flush()", "It made the decoder talk nonsense."),
-        ("decoder.write_frame(sys.stdout.buffer, {'width': -1})", "It made the decoder talk nonsense."),
+        ("program.write_frame(sys.stdout.buffer, {'width': -1})", "It made the decoder talk nonsense."),
         (
-            "decoder.write_frame(sys.stdout.buffer, {'width': 1, 'height': 1}, b'short')",
+            "program.write_frame(sys.stdout.buffer, {'width': 1, 'height': 1}, b'short')",
             "It made the decoder talk nonsense.",
         ),
         (
-            "decoder.write_frame(sys.stdout.buffer, {'verdict': 'ok', 'reason': ''})",
+            "program.write_frame(sys.stdout.buffer, {'verdict': 'ok', 'reason': ''})",
             "It made the decoder talk nonsense.",
         ),
     ],

@@ -7,7 +7,7 @@ from zipfile import ZipFile
 
 import pytest
 
-from app.core import jobs
+from app.core import jobs, saving
 from app.core.errors import GanvasError
 from app.core.records import Job
 from app.serving.bulk import BulkOrder
@@ -99,7 +99,7 @@ def test_an_attempt_goes_on_behind_what_the_one_before_it_stored(
     job, whole = submit("0-30"), submit("0-30")
     draw(workshop, whole)
     held, stored = claim(workshop, job), []
-    keep = jobs.keep_part
+    keep = saving.keep_part
 
     def keep_two(row: Job, sha256: str) -> None:
         if len(stored) == 2:
@@ -107,12 +107,12 @@ def test_an_attempt_goes_on_behind_what_the_one_before_it_stored(
         stored.append(sha256)
         keep(row, sha256)
 
-    monkeypatch.setattr(jobs, "keep_part", keep_two)
+    monkeypatch.setattr(saving, "keep_part", keep_two)
     with pytest.raises(Killed):
         bulk.draw(workshop, held)
     held.leave()
     assert row(workshop, job).parts == stored
-    monkeypatch.setattr(jobs, "keep_part", keep)
+    monkeypatch.setattr(saving, "keep_part", keep)
     with workshop.db.begin() as session:
         jobs.holder_died(session, job, held.epoch)
     drawn: list[int] = []

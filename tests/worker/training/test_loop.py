@@ -216,3 +216,36 @@ def test_a_batch_may_be_larger_than_the_dataset(
     diary = Diary()
     result = diary.train(tiny_config(batch_size=batch_size, total_kimg=batch_size / 1000), pictures[:7])
     assert (result.kimg, len(diary.snapshots)) == (batch_size / 1000, 1)
+
+
+def test_a_snapshot_is_broken_off_when_the_training_has_to_stop_and_the_state_is_all_that_is_left(
+    tiny_config: Callable[..., TrainConfig], pictures: np.ndarray
+) -> None:
+    config = tiny_config(total_kimg=1e6, first_snapshot_minutes=1e-6, snapshot_growth=1)
+    diary, left = Diary(stop_after=3), list[TrainingState]()
+
+    def leave(state: TrainingState) -> bool:
+        left.append(state)
+        return True
+
+    stopped = train(
+        config,
+        pictures,
+        on_tick=diary.ticks.append,
+        on_snapshot=diary.keep,
+        should_stop=diary.asked,
+        on_stop=leave,
+        device="cpu",
+    )
+    assert stopped.stopped
+    assert diary.snapshots == []  # one question before the step, two while the sheet is painted
+    assert [state.kimg for state in left] == [diary.ticks[-1].kimg] == [stopped.kimg]
+
+
+def test_numbers_that_broke_on_the_last_steps_before_a_stop_are_not_saved(
+    tiny_config: Callable[..., TrainConfig], pictures: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "train_step", lambda *_: {"generator": torch.tensor(float("nan"))})
+    diary = Diary(stop_after=3)
+    assert diary.train(tiny_config(total_kimg=1e6), pictures).stopped
+    assert (diary.ticks, diary.snapshots) == ([], [])

@@ -56,8 +56,8 @@ class Press:
         self.publisher.snapshot(
             Snapshot(kimg, 1.0, sheet, state.generator_ema, state.discriminator, metrics, state.to_bytes)
         )
-        assert self.publisher.checkpoint is not None
-        return self.publisher.checkpoint
+        checkpoint: str = self.events("snapshot")[-1]["checkpoint"]
+        return checkpoint
 
     @property
     def promoted(self) -> str | None:

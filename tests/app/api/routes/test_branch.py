@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from app.core import jobs
+from app.core import jobs, saving
 from app.core.records import Job
 from models.presets import preset
 
@@ -22,7 +22,7 @@ def trained(app: Any, noise: str) -> Iterator[tuple[str, str, str]]:
     name = f"m{secrets.token_hex(4)}"
     with app.db.begin() as session:
         job = jobs.submit(session, "train", {"dataset": noise, "name": name, "config": CONFIG})
-        jobs.keep_state(job, STATE, 4.0)
+        saving.keep_state(job, STATE, 4.0)
     claim = jobs.claim(app.db, job.id, threading.Event())
     assert claim is not None
     checkpoint = app.publish(name, seed=7, kimg=4, job_id=job.id)
@@ -66,9 +66,9 @@ def test_the_state_of_a_branch_that_waits_is_kept(
     with app.db.begin() as session:
         row = session.get_one(Job, job)
         for newer in ("6" * 64, "7" * 64):
-            jobs.keep_state(row, newer, 8.0)
+            saving.keep_state(row, newer, 8.0)
         assert STATE not in {row.state_sha256, row.previous_state_sha256}
-        assert jobs.state_in_use(session, STATE)
+        assert saving.state_in_use(session, STATE)
 
 
 def test_a_branch_has_a_budget_and_seed_of_its_own(client: httpx.Client, trained: tuple[str, str, str]) -> None:

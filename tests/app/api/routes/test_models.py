@@ -118,7 +118,7 @@ def test_weights_that_cannot_be_read_are_neither_loaded_nor_promoted(client: htt
         client.post(f"/v1/models/torn@{second[:12]}/load"),
         client.post("/v1/models/torn/promote", json={"checkpoint": second[:12]}),
     ):
-        assert (answer.status_code, answer.json()["error"]["code"]) == (422, "checkpoint_invalid")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "blob_damaged")
     assert client.get("/v1/models/torn").json()["checkpoint"] == first
 
 

@@ -48,7 +48,7 @@ def test_a_report_is_a_page_that_can_run_nothing_and_the_same_as_figures(
     assert answer.text == "<!doctype html><title>Report</title>"
     assert answer.headers["content-type"].startswith("text/html")
     policy = answer.headers["content-security-policy"]
-    assert policy == "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+    assert policy == "default-src 'none'; img-src data:; style-src 'unsafe-inline'; frame-ancestors 'none'"
     assert client.get(f"/v1/jobs/{claim.job_id}/report.json").json() == {"swd": 18.1}
 
 

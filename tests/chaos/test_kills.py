@@ -7,14 +7,14 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import psutil
 
 from app.core.jobs import MAX_FRUITLESS_ATTEMPTS
 from tests.chaos.conftest import Figures
-from tests.chaos.trainings import AGAIN_SECONDS, Trainings, Watch, below, is_alive, torn_files
+from tests.chaos.trainings import Trainings, Watch, below, is_alive, torn_files
 from tests.studio import Studio
 
 TRAINERS = ("horse", "worker")
@@ -22,7 +22,6 @@ TARGETS = (*TRAINERS, "redis", "api")
 ORPHAN_SECONDS = 5.0  # after a kill nothing that the killed process had started runs any longer
 LONGEST_WAIT = 2.5  # seconds between two kills, once a training is at work
 SAVE_SECONDS = 30.0  # a save begins within this
-TOGETHER_SECONDS = 120.0  # for processes that start one after the other, each with torch to import
 POLL_SECONDS = 0.0005  # a save takes some milliseconds
 
 
@@ -32,8 +31,6 @@ class Killer:
 
     trainings: Trainings
     chance: random.Random
-    targets: Sequence[str] = TARGETS
-    again_seconds: float = AGAIN_SECONDS
     kills: Counter[str] = field(default_factory=Counter)
     in_saves: int = 0
     slowest_orphan: float = 0.0
@@ -66,12 +63,12 @@ class Killer:
             saving &= torn_files(self.studio.folder)
         self.in_saves += bool(saving)
         if target in TRAINERS:
-            self.slowest_return = max(self.slowest_return, self.trainings.wait_for_work(before, self.again_seconds))
+            self.slowest_return = max(self.slowest_return, self.trainings.wait_for_work(before))
 
     def _choose(self, *, in_save: bool) -> str:
         """Whom to kill. A job of which three attempts in a row saved nothing is given up, as is promised too; so after
         two of them its holder is left alone until it has saved."""
-        choice = self.chance.choice(TRAINERS if in_save else self.targets)
+        choice = self.chance.choice(TRAINERS if in_save else TARGETS)
         held = self.trainings.running()
         spared = held is not None and held.fruitless >= MAX_FRUITLESS_ATTEMPTS
         return "worker" if choice == "horse" and spared else choice
@@ -121,23 +118,4 @@ def test_trainings_survive_kill_9_of_everything_and_end_with_the_weights_of_an_u
         f"{killer.in_saves} of them inside a save, in {len(trainings.accepted) - 1} trainings: none lost, published "
         f"twice or held twice, all with the weights of the uninterrupted one; at most {redone:.2f} kimg done again, "
         f"training again within {killer.slowest_return:.1f} s, last orphan gone after {killer.slowest_orphan:.1f} s"
-    )
-
-
-def test_processes_that_train_together_end_with_their_job_and_go_on_with_it(
-    start_studio: Callable[..., Studio], rounds: Callable[[int, int], int], figures: Figures
-) -> None:
-    studio = start_studio(GANVAS_TRAIN_PROCESSES="2")
-    trainings = Trainings(studio, kimg=0.4)
-    killer = Killer(trainings, random.Random(1), TRAINERS, TOGETHER_SECONDS)
-    with contextlib.closing(trainings):
-        trainings.begin()
-        while killer.kills.total() < rounds(2, 20):
-            trainings.keep_waiting(1)
-            killer.strike(in_save=False)
-        trainings.finish(rounds(60, 300))
-        trainings.check()
-    figures.add(
-        f"{killer.kills.total()} kills {dict(killer.kills)} of trainings in two processes each: the last of them gone "
-        f"after {killer.slowest_orphan:.1f} s, training again within {killer.slowest_return:.1f} s, same weights"
     )

@@ -100,7 +100,14 @@ class Found:
 def furnished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunningApp]:
     """An application that holds one of everything there is to ask for. It has no worker: what jobs do is tested where
     they are."""
-    settings = Settings(data=tmp_path / "studio", threads=1, max_batch=8, max_upload_mib=4, default_model="tiny")
+    settings = Settings(
+        data=tmp_path / "studio",
+        threads=1,
+        max_batch=8,
+        max_upload_mib=4,
+        max_queued_jobs=100_000,  # none is ever taken
+        default_model="tiny",
+    )
     settings.data.mkdir()
     monkeypatch.setattr(advising, "WAIT_SECONDS", 0.1)  # nobody measures how quick this machine is
     monkeypatch.setenv("GANVAS_DATA", str(settings.data))

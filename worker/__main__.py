@@ -42,6 +42,7 @@ def main() -> int:
             sys.argv[1],
             db=Database(settings.database),
             niceness=settings.worker_niceness,
+            step_minutes=settings.step_timeout_minutes,
             connection=connect(settings.redis),
             serializer=JSONSerializer,
             worker_ttl=WORKER_TTL_SECONDS,

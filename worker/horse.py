@@ -53,10 +53,11 @@ class GanvasWorker(Worker):
 
     max_connection_wait_time = 5.0  # seconds; it would be a minute before a worker noticed that Redis is back
 
-    def __init__(self, queue: str, *, db: Database, niceness: int, **rq: Any) -> None:
+    def __init__(self, queue: str, *, db: Database, niceness: int, step_minutes: float, **rq: Any) -> None:
         super().__init__([queue], job_monitoring_interval=HEARTBEAT_SECONDS, **rq)
         self.db = db
         self.niceness = niceness
+        self.step_seconds = step_minutes * 60  # a horse may be in one step for so long
         self._held: tuple[str, int] | None = None  # job and epoch that the horse was given
         self._doubted = False  # whether the horse should have left when it was last looked at
 
@@ -166,7 +167,7 @@ class GanvasWorker(Worker):
             return
         try:
             with self.db.read() as session:
-                why = jobs.overdue(session, *self._held)
+                why = jobs.overdue(session, *self._held, self.step_seconds)
         except GanvasError as error:
             log.warning("horse_not_looked_after", job=self._held[0], reason=error.message)
             return

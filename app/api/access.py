@@ -26,8 +26,10 @@ KEY_TRUSTED_SECONDS: Final = 30.0  # so long a key revoked elsewhere may go on; 
 DOCS_PARTS: Final = ("/docs/swagger-ui-bundle.js", "/docs/swagger-ui.css", "/docs/start.js")
 ORIGINS_TRUSTED_SECONDS: Final = 30.0
 REMEMBERED_ADDRESSES: Final = 1024
+PROCESS_PROBE: Final = "/livez"  # stands on nothing that could be down
 # Probes carry no keys, and the documentation holds nothing of this studio's own.
-OPEN_PATHS: Final = frozenset({"/livez", "/readyz", "/v1/openapi.json", "/docs", *DOCS_PARTS})
+OPEN_PATHS: Final = frozenset({PROCESS_PROBE, "/readyz", "/v1/openapi.json", "/docs", *DOCS_PARTS})
+ANYBODY: Final = Caller(name="anybody")  # who asks for one of these
 SUBPROTOCOL: Final = "ganvas"  # of websockets
 KEY_SUBPROTOCOL: Final = "key."  # and the key: of all headers, this is the only one that a page can set on a websocket
 READS: Final = frozenset({"GET", "HEAD"})
@@ -69,12 +71,10 @@ class Gate:
     async def admit(self, scope: Scope, head: Head) -> Caller:
         """Who sent this request, from its head alone, as read_head gives it."""
         address = scope["client"][0] if scope["client"] else None
-        if scope["path"] in OPEN_PATHS:
-            return Caller(name="anybody", address=address)
         key = _key(head)
         if self._loopback:
             self._check_names(scope, head)
-            if not key.startswith(keys.PREFIX):  # clients that cannot do without a key send any word
+            if not key.startswith(keys.PREFIX) and is_local(scope):  # clients that need a key send any word
                 return self._local(address)
         if not key:
             raise NotAuthenticated("Send an API key as `Authorization: Bearer gnv_...`.")
@@ -125,7 +125,9 @@ class Gate:
             if changes == self._changes:
                 self._trusted[fingerprint] = trusted
         if now >= trusted.noted_until:
-            self._trusted[fingerprint] = trusted = replace(trusted, noted_until=now + keys.NOTED_SECONDS)
+            noted = replace(trusted, noted_until=now + keys.NOTED_SECONDS)
+            if self._trusted.get(fingerprint) is trusted:  # not where keys changed while it was looked up
+                self._trusted[fingerprint] = noted
             note = asyncio.create_task(asyncio.to_thread(self._note_use, trusted.caller.key_id or ""))
             self._notes.add(note)
             note.add_done_callback(self._notes.discard)

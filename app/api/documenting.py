@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from pydantic import TypeAdapter
 from pydantic.json_schema import models_json_schema
 
-from app.api.access import OPEN_PATHS
+from app.api.access import OPEN_PATHS, PROCESS_PROBE
 from app.api.errors import PROBLEM_TYPE
 from app.api.idempotency import KEY_HEADER, NOTHING_MADE, REPLAYED_HEADER
 from app.api.schemas.problems import Problem
@@ -25,7 +25,6 @@ SCHEMAS: Final = "#/components/schemas/{model}"
 METHODS: Final = frozenset(method.lower() for method in HTTPMethod)
 FRAMEWORK_SCHEMAS: Final = ("HTTPValidationError", "ValidationError")  # an error of ours has another shape
 NAMING: Final = frozenset({"dataset", "id"})  # parameters of queries that mean something there may not be
-PROCESS_PROBE: Final = "/livez"  # stands on nothing that could be down
 WRITING_READS: Final = frozenset({"/readyz", "/v1/training/presets"})  # a probe row; wishes for measurements
 KEY_SCHEME: Final = "key"
 SECURITY: Final = {
@@ -146,7 +145,7 @@ MAY_ANSWER: Final[dict[int, Callable[[Operation], bool]]] = {
     409: lambda operation: operation.depends_on_state,
     413: lambda _operation: True,
     422: lambda operation: operation.takes_anything,
-    429: lambda operation: not operation.is_open,
+    429: lambda operation: operation.path != PROCESS_PROBE,
     431: lambda _operation: True,
     500: lambda _operation: True,
     503: lambda operation: operation.path != PROCESS_PROBE,

@@ -252,7 +252,8 @@ def _attempt(scope: Scope) -> Attempt | None:
         return None
     if not any(name in SIGNS for name, _ in scope["headers"]):
         return None
-    if callers.current().publishable:  # it only draws; and who found it in a page could fill the disk with answers
+    caller = callers.current()
+    if caller.publishable or not caller.scopes:  # it draws, or looks at what is open to all: neither may fill the disk
         return None
     return Attempt(scope["app"].state.services, scope, Headers(scope=scope))
 

@@ -172,7 +172,10 @@ async def _fill_from(
     limiter: "SlidingWindowCounterRateLimiter", purse: Purse, item: "RateLimitItem", whose: tuple[str, str]
 ) -> None:
     """Take some of what the rate has left, one request at least; nothing where it has nothing."""
-    some = max(1, item.amount // FILLS)
+    given_back = int(
+        item.amount * FILL_SECONDS / item.get_expiry()
+    )  # while they can be spent: what is lost is nobody's
+    some = max(1, min(item.amount // FILLS, given_back))
     if not await limiter.hit(item, *whose, cost=some):
         some = int(some > 1 and await limiter.hit(item, *whose))
     stats = await limiter.get_window_stats(item, *whose)

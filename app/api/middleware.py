@@ -141,8 +141,12 @@ async def _admit(scope: Scope, told: cors.HeaderPairs) -> ASGIApp | None:
     """Let a request in, or answer a browser that asks whether a page may send one. Raises NotAuthenticated, NotAllowed,
     RateExceeded."""
     services = scope["app"].state.services
-    if not access.is_local(scope):
+    path = scope["path"]
+    if path != access.PROCESS_PROBE and not access.is_local(scope):  # a process whose probe is refused is ended
         await services.limiter.count_address(scope["client"][0])
+    if path in access.OPEN_PATHS:
+        _enter(scope, access.ANYBODY)
+        return None
     head = access.read_head(scope)
     origin = head.get(b"origin")
     if origin is not None:
@@ -157,9 +161,13 @@ async def _admit(scope: Scope, told: cors.HeaderPairs) -> ASGIApp | None:
     if caller.key_id is not None:
         allowance = await services.limiter.count(caller.key_id, caller.rate)
         told += allowance.headers()
+    _enter(scope, caller)
+    return None
+
+
+def _enter(scope: Scope, caller: callers.Caller) -> None:
     scope["ganvas.caller"] = caller
     callers.enter(caller)
-    return None
 
 
 def _request_id(scope: Scope) -> str:

@@ -24,6 +24,9 @@ from app.core.storage import FULL, Storage
 
 MANIFEST: Final = "manifest.json"
 DATABASE: Final = "ganvas.sqlite3"
+NEXT: Final = "ganvas.next"  # the copy until all that it names is there: the backup before it stays whole
+PART: Final = "ganvas.part"  # the copy in the making
+OWN: Final = (MANIFEST, DATABASE, NEXT, PART, "blobs")  # how the names begin of what may lie in a backup
 FORMAT: Final = 1
 PAGES_AT_ONCE: Final = 4096  # of the database: those who write wait no longer than these take to be copied
 ATTEMPTS: Final = 3  # a training that goes on deletes the states that it no longer needs
@@ -43,32 +46,36 @@ class Made:
 def backup(settings: Settings, folder: Path) -> Made:
     """Copy the studio into this folder, as of one moment; blobs that an earlier backup left there are not copied again.
 
-    The manifest is written last: without one, or with one that does not fit, a folder is no backup. Raises
-    InvalidRequest, StorageFull, Unavailable.
+    What an earlier backup needs is replaced when all of the new one is there. Without a manifest, or with one that does
+    not fit, a folder is no backup. Raises InvalidRequest, Conflict, StorageFull, Unavailable.
     """
     if not settings.database.startswith("sqlite"):
         raise InvalidRequest(
             "`ganvas backup` copies SQLite. Back up PostgreSQL by pg_dump or its own archive, first, and the object "
             "store by its own versions or replication, after it: blobs are never written to."
         )
+    _require_elsewhere(settings, folder)
     storage = Storage(settings.data / "blobs", settings.storage_url)
     with _writing(folder):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # it holds what webhooks are signed with
-        if any(folder.iterdir()) and not (folder / MANIFEST).exists() and not (folder / DATABASE).exists():
+        if not (folder / MANIFEST).exists() and not all(place.name.startswith(OWN) for place in folder.iterdir()):
             raise Conflict(f"{folder} holds something else; give an empty folder, or one of an earlier backup.")
-        (folder / MANIFEST).unlink(missing_ok=True)
+        _clear(folder)
         into, copied = Storage(folder / "blobs"), 0
         for _attempt in range(ATTEMPTS):
-            _copy_database(_file(settings), folder / DATABASE)
-            needed = _named(folder / DATABASE)
-            new, lost = _copy_blobs(storage, into, needed)
+            _copy_database(_file(settings), folder)
+            named = _named(folder / NEXT)
+            new, lost = _copy_blobs(storage, into, named.needed)
             copied += new
             if not lost:
                 break
-        _forget_others(into, needed)
-        kept = sorted(needed.keys() - lost.keys())
+        new, gone = _copy_blobs(storage, into, dict.fromkeys(named.mentioned - named.needed.keys(), "mentioned"))
+        kept = sorted((named.needed.keys() | named.mentioned) - lost.keys() - gone.keys())
+        (folder / MANIFEST).unlink(missing_ok=True)
+        _durable(folder / NEXT, folder / DATABASE)
         _write_manifest(folder, kept, lost)
-        return Made(len(kept), sum(into.path(sha256).stat().st_size for sha256 in kept), copied, lost)
+        _forget_others(into, set(kept))
+        return Made(len(kept), sum(into.path(sha256).stat().st_size for sha256 in kept), copied + new, lost)
 
 
 def restore(settings: Settings, folder: Path) -> Made:
@@ -80,7 +87,9 @@ def restore(settings: Settings, folder: Path) -> Made:
     if not settings.database.startswith("sqlite"):
         raise InvalidRequest("`ganvas restore` makes an SQLite studio; unset GANVAS_DATABASE_URL.")
     target, data = _file(settings), settings.data.absolute()
-    if target.exists() or (data.exists() and any(place.name != "blobs" for place in data.iterdir())):
+    part = target.with_suffix(".part")
+    own = {data / "blobs", part}  # of a restore that was broken off
+    if target.exists() or (data.exists() and any(place not in own for place in data.iterdir())):
         raise Conflict(f"The data folder {data} holds something; set GANVAS_DATA to an empty one.")
     manifest = _verified(folder)
     source, size = Storage(folder / "blobs"), 0
@@ -90,8 +99,7 @@ def restore(settings: Settings, folder: Path) -> Made:
             size += source.path(sha256).stat().st_size
             storage.put(source.path(sha256))
         target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_suffix(".part")  # last, and whole or not at all: without it there is no studio
-        shutil.copyfile(folder / DATABASE, part)
+        shutil.copyfile(folder / DATABASE, part)  # last, and whole or not at all: without it there is no studio
         _durable(part, target)
     return Made(len(manifest["blobs"]), size, len(manifest["blobs"]), manifest["lost"])
 
@@ -100,11 +108,26 @@ def _file(settings: Settings) -> Path:
     return Path(make_url(settings.database).database or "").absolute()
 
 
-def _copy_database(source: Path, target: Path) -> None:
+def _require_elsewhere(settings: Settings, folder: Path) -> None:
+    """Conflict where the backup would be written over the studio itself."""
+    place, data = folder.resolve(), settings.data.resolve()
+    over = any(studio.is_relative_to(place) for studio in (data, _file(settings).resolve()))
+    if over or place.is_relative_to(data / "blobs") or (place / "blobs").resolve().is_relative_to(data / "blobs"):
+        raise Conflict(f"{folder} is where the studio itself is; give another folder.")
+
+
+def _clear(folder: Path) -> None:
+    """Remove copies that were broken off, and their journals, which SQLite would take for those of the next."""
+    for name in (NEXT, PART):
+        for place in folder.glob(f"{name}*"):
+            place.unlink()
+
+
+def _copy_database(source: Path, folder: Path) -> None:
     """A copy of one moment, made while others read and write."""
     if not source.exists():
         raise NotFound(f"There is no studio here: {source} does not exist. Set GANVAS_DATA to its data folder.")
-    part = target.with_suffix(".part")
+    part = folder / PART
     part.unlink(missing_ok=True)
     try:
         with (
@@ -122,15 +145,15 @@ def _copy_database(source: Path, target: Path) -> None:
         if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
             raise StorageFull("The disk of the backup is full; make space and begin again.") from error
         raise Unavailable(f"The database could not be copied: {error}.", code="database_unavailable") from error
-    _durable(part, target)
+    _durable(part, folder / NEXT)
 
 
-def _named(database: Path) -> dict[str, str]:
-    """The blobs that the copied database needs."""
+def _named(database: Path) -> blobs.Named:
+    """The blobs that the copied database names."""
     db = Database(f"sqlite:///{database}")
     try:
         with db.read() as session:
-            return blobs.named(session).needed
+            return blobs.named(session)
     finally:
         db.close()
         for name in (f"{database.name}-wal", f"{database.name}-shm"):
@@ -153,10 +176,10 @@ def _copy_blobs(storage: Storage, into: Storage, needed: dict[str, str]) -> tupl
     return copied, lost
 
 
-def _forget_others(into: Storage, needed: dict[str, str]) -> None:
+def _forget_others(into: Storage, kept: set[str]) -> None:
     """What only earlier backups in this folder had."""
     for stored in list(into.listing()):
-        if stored.sha256 not in needed:
+        if stored.sha256 not in kept:
             into.delete(stored.sha256)
 
 

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -11,6 +11,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from app.core.jobs import ENDED
 from app.core.records import Artwork, Checkpoint, Dataset, IdempotentRequest, Job, JobEvent, Latent
+from app.core.storage import Storage
 
 SHA256: Final = re.compile(r"\b[0-9a-f]{64}\b")
 RESULTS: Final = {  # keys of a job's result that name a blob, and what it is
@@ -57,7 +58,7 @@ def named(session: Session) -> Named:
         for sha256, whose in session.execute(select(blob, owner).where(blob.is_not(None))):
             found.needed.setdefault(sha256, f"{what} {whose}" if whose != sha256 else what)
     for job in session.execute(select(Job.id, Job.status, Job.request, Job.result, Job.parts)):
-        found.mentioned |= _hashes(job.request) | _hashes(job.result)
+        found.mentioned |= _hashes(job.request) | _hashes(job.result) | set(job.parts)  # one that ended may be resumed
         for what, sha256 in _of_job(job.status, job.request, job.result or {}, job.parts):
             found.needed.setdefault(sha256, f"{what} {job.id}")
     warnings = select(JobEvent.job_id, JobEvent.data).where(JobEvent.type == "warning")
@@ -65,6 +66,16 @@ def named(session: Session) -> Named:
         if sha256 := event.data.get(EVIDENCE):
             found.needed.setdefault(sha256, f"pictures of a warning of job {event.job_id}")
     return found
+
+
+def delete_unneeded(session: Session, storage: Storage, freed: Iterable[str]) -> None:
+    """Delete those of these blobs that no row needs any longer: in the transaction that forgot them, so that nobody who
+    looks for one in order to name it is overtaken."""
+    session.flush()
+    needed = named(session).needed
+    for sha256 in freed:
+        if sha256 not in needed:
+            storage.delete(sha256)
 
 
 def _of_job(

@@ -5,6 +5,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Final, Literal, TypeVar
 
 import structlog
@@ -19,7 +20,7 @@ from app.core.records import Dataset, Job, JobEvent, new_id, utc_now
 
 log = structlog.get_logger(__name__)
 
-HARD_STOP_SECONDS: Final = 60.0  # a holder that has not heeded a cancel for this long is killed
+HARD_STOP_SECONDS: Final = 60.0  # a holder is given at least this long to heed a cancel, and then killed
 ROOM_SECONDS: Final = 3.0  # how often a holder tries again to write what the disk had no room for
 MESSAGE_CHARACTERS: Final = 500  # as the column has; an error's own message is whole in `error`
 RECONCILED_AT_ONCE: Final = 500  # queued rows looked at in one go, those that were told of longest ago first
@@ -101,16 +102,18 @@ def resume(session: Session, job_id: str) -> Job:
         raise JobStateConflict(f"Job {job.id} is {job.status}; only a canceled or failed job can be resumed.")
     if job.kind == "train":
         names.require_free(session, job.request["name"], for_job=job.id)
+    queue_depth.require_room(session, replace(callers.current(), key_id=job.key_id))
     _requeue(session, job, "Waiting to resume.")
     job.fruitless = 0
     return job
 
 
-def reconcile(session: Session) -> list[Job]:
-    """Hand rows whose holder fell silent to a new epoch; returns every queued job that needs a (new) dispatch."""
+def reconcile(session: Session, *, hand_on: bool = True) -> list[Job]:
+    """Hand rows whose holder fell silent to a new epoch, if `hand_on`; returns every queued job that needs a (new)
+    dispatch."""
     now = clock(session)
     silent = select(Job).where(Job.status == "running", Job.lease_until < now)
-    for job in session.scalars(silent.with_for_update(skip_locked=True)).all():
+    for job in session.scalars(silent.with_for_update(skip_locked=True)).all() if hand_on else ():
         log.warning("job_lease_expired", job=job.id, epoch=job.epoch)
         requeue_or_fail(session, job, "The worker fell silent.")
     told = func.coalesce(Job.dispatched_at, 0.0)
@@ -137,14 +140,14 @@ def holder_died(session: Session, job_id: str, epoch: int) -> None:
         requeue_or_fail(session, job, "The worker died.")
 
 
-def overdue(session: Session, job_id: str, epoch: int) -> str | None:
+def overdue(session: Session, job_id: str, epoch: int, step_seconds: float) -> str | None:
     """Why the holder of this epoch has to be ended: it did not heed a cancel in time, or the job is no longer its own,
-    which it should have noticed; None where it may go on."""
+    which it should have noticed; None where it may go on. Cancels are heeded between steps of up to `step_seconds`."""
     job = session.get(Job, job_id)
     if job is None or job.epoch != epoch:
         return "Another epoch has the job."
     asked_at = job.cancel_requested_at if job.status == "running" else None
-    if asked_at is not None and clock(session) - asked_at > HARD_STOP_SECONDS:
+    if asked_at is not None and clock(session) - asked_at > max(HARD_STOP_SECONDS, step_seconds):
         return "It did not heed a cancel."
     return None
 

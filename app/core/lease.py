@@ -57,8 +57,8 @@ class Lease:
         while not self._closed.wait(WATCH_SECONDS):
             try:
                 self._watch()
-            except StorageFull:  # nor can anybody else write that the job is theirs
-                self._renewed = time.monotonic()
+            except StorageFull:  # nor can others write that the job is theirs; when they can, we shall be first
+                self._renewed = time.monotonic() - RENEW_SECONDS
             except GanvasError as error:  # the database is away: `lost` turns true when that lasts
                 log.warning("lease_not_renewed", job=self._job_id, reason=error.message)
 

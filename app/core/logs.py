@@ -19,7 +19,8 @@ SECRETS: Final = re.compile(
     r"|(whsec_)[A-Za-z0-9+/=_-]+"
     r"|(\b(?:bearer|basic)\s+)[A-Za-z0-9._~+/=-]{8,}"
     r"|(authorization\W{1,12}(?:\w+\s+)?)[A-Za-z0-9._~+/=-]{8,}"
-    r"|(\b[a-z][a-z0-9+.-]*://)[^\s/@\"']+(?=@)",  # who logs in at a database, or at a Redis
+    # Who logs in at a database, or at a Redis. A scheme is short: what is logged may be a stranger's, of any length.
+    r"|(\b[a-z][a-z0-9+.-]{0,30}://)[^\s/@\"']+(?=@)",
     re.IGNORECASE,
 )
 

@@ -13,7 +13,8 @@ from rq.serializers import JSONSerializer
 
 from app.core import jobs
 from app.core.db import Database, clock
-from app.core.errors import GanvasError, SettingsInvalid
+from app.core.errors import GanvasError, SettingsInvalid, StorageFull
+from app.core.lease import RENEW_SECONDS
 from app.core.records import Job
 
 log = structlog.get_logger(__name__)
@@ -33,7 +34,7 @@ QUEUES: Final = tuple(TASKS)  # one queue per kind, one queue per worker process
 SOCKET_TIMEOUT_SECONDS: Final = 5.0
 RING_SECONDS: Final = 1.0  # whoever asked for a job waits no longer than this for a Redis that hangs
 AWAY_SECONDS: Final = 3.0  # so long it is not asked again; the row is committed, and the reconciler rings
-CLAIM_SECONDS: Final = 15.0  # a worker that took a delivery claims its job within this, or is held to be gone
+CLAIM_SECONDS: Final = 8.0  # a worker that took a delivery claims its job within this, or is held to be gone
 RESULT_TTL_SECONDS: Final = 60  # RQ's own outcome is advisory, the row is the truth
 
 
@@ -60,6 +61,7 @@ class Dispatcher:
         self.db = db
         self.connection = connect(url, timeout=RING_SECONDS)
         self._away_until = 0.0  # by the monotonic clock
+        self._full_until = 0.0  # by the monotonic clock: so long the disk of the database may have been full
 
     def dispatch(self, job: Job) -> bool:
         """Enqueue one delivery of a queued job; False while Redis is away, and the reconciler tries again."""
@@ -87,10 +89,17 @@ class Dispatcher:
         return True
 
     def reconcile(self) -> int:
-        """Hand silent jobs to new epochs and ring for every queued job that nobody was told of; how many rang."""
-        with self.db.begin() as session:
-            waiting = jobs.reconcile(session)
-            now = clock(session)
+        """Hand silent jobs to new epochs and ring for every queued job that nobody was told of; how many rang.
+
+        Behind a full disk, on which no holder could renew its lease, they are given time to.
+        """
+        try:
+            with self.db.begin() as session:
+                waiting = jobs.reconcile(session, hand_on=time.monotonic() >= self._full_until)
+                now = clock(session)
+        except StorageFull:
+            self._full_until = time.monotonic() + 2 * RENEW_SECONDS
+            raise
         known: list[Job] = []
         rung = 0
         try:

@@ -43,8 +43,10 @@ def _all(db: Database, storage: Storage, forget: Forget, before: datetime) -> in
             count, freed = forget(session, before)
             session.flush()
             if freed:
-                for sha256 in freed - blobs.named(session).needed.keys():
-                    storage.delete(sha256)
+                named = blobs.named(session)
+                for sha256 in freed:
+                    if sha256 not in named:
+                        storage.delete(sha256)
         total += count
         if count < SWEPT_AT_ONCE:
             return total

@@ -3,7 +3,6 @@
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.core.jobs import ENDED
 from app.core.records import Job
 
 
@@ -24,8 +23,10 @@ def states(job: Job) -> list[str]:
 
 
 def keep_part(job: Job, sha256: str) -> None:
-    """Let the next attempt begin behind this part of a drawing."""
-    job.parts = [*job.parts, sha256]
+    """Let the next attempt begin behind this part of a drawing; said again, as after a commit that was not answered, it
+    changes nothing."""
+    if job.parts[-1:] != [sha256]:
+        job.parts = [*job.parts, sha256]
     job.fruitless = 0
 
 
@@ -40,5 +41,5 @@ def state_in_use(session: Session, sha256: str) -> bool:
     own = select(Job.id).where((Job.state_sha256 == sha256) | (Job.previous_state_sha256 == sha256)).limit(1)
     if session.scalar(own) is not None:
         return True
-    unfinished = select(Job).where(Job.kind == "train", Job.status.not_in(ENDED))
+    unfinished = select(Job).where(Job.kind == "train", Job.status != "succeeded")  # the others may be resumed
     return any(job.request.get("branch") == sha256 for job in session.scalars(unfinished))

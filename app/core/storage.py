@@ -137,10 +137,15 @@ class Storage:
         in the transaction that forgets them, so that neither overtakes the other."""
         for sha256 in names:
             try:
-                self._present(sha256)
-            except NotFound as error:
+                if self.remote is None:
+                    self._present(sha256)
+                else:  # another host may have deleted it, and our copy tells nothing of that
+                    obstore.head(self.remote, _key(sha256))
+            except (NotFound, FileNotFoundError) as error:
                 message = f"Blob {sha256[:12]} was deleted in the meantime; try again."
                 raise Unavailable(message, code="storage_unavailable") from error
+            except BaseError as error:
+                raise _failed("did not answer", error) from error
 
     def delete(self, sha256: str) -> None:
         """Forget a blob; one that is not there is already forgotten."""
@@ -230,7 +235,8 @@ class Storage:
     def _stale(self) -> Iterator[Path]:
         for place in (self.root / "tmp").glob("*"):
             with contextlib.suppress(FileNotFoundError):  # it was finished, and renamed, just now
-                if time.time() - place.stat().st_mtime > STALE_SECONDS:
+                touched = max(each.stat().st_mtime for each in (place, *place.rglob("*")))
+                if time.time() - touched > STALE_SECONDS:
                     yield place
 
     def _local(self, sha256: str) -> Path:

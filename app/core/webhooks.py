@@ -125,7 +125,8 @@ def due(session: Session) -> bool:
 def take(session: Session, most: int) -> list[Delivery]:
     """Messages to tell now, at most one of each job; no other sender gets them for HOLD_SECONDS."""
     now = clock(session)
-    owing = select(WebhookMessage.job_id).where(*_due(now))
+    busy = select(WebhookMessage.job_id).where(WebhookMessage.taken_until >= now)  # who hangs holds up no others
+    owing = select(WebhookMessage.job_id).where(*_due(now), WebhookMessage.job_id.not_in(busy))
     query = select(Webhook).where(Webhook.job_id.in_(owing)).limit(most)
     query = query.with_for_update(skip_locked=True, key_share=True)  # messages may be added meanwhile
     taken = [_take_next(session, hook, now) for hook in session.scalars(query)]
@@ -165,7 +166,8 @@ def failed(session: Session, message_id: str, reason: str, waits: Sequence[float
                 return False
             message = newer[0]
     message.attempts, message.taken_until, message.error = attempts, None, reason[:ERROR_CHARACTERS]
-    message.next_at = now + waits[attempts - 1] if attempts <= len(waits) else None
+    tried = max(attempts, 1)  # none is counted of one that was put back meanwhile
+    message.next_at = now + waits[tried - 1] if tried <= len(waits) else None
     return message.next_at is not None
 
 

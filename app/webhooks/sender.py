@@ -25,6 +25,7 @@ AWAY_SECONDS: Final = 5.0  # until a database that did not answer is asked again
 AT_ONCE: Final = 16  # deliveries under way
 RESOLVE_SECONDS: Final = 5.0
 SWEEP_SECONDS: Final = 3600.0
+SHOWN_CHARACTERS: Final = 200  # of an error that may repeat what the receiver said
 NETWORK_ERRORS: Final = (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException)
 
 
@@ -97,7 +98,7 @@ class Sender:
         except TimeoutError:
             return "The receiver did not answer in time."
         except NETWORK_ERRORS as error:
-            return f"The receiver could not be reached: {type(error).__name__}: {error}"
+            return f"The receiver could not be reached: {type(error).__name__}: {str(error)[:SHOWN_CHARACTERS]}"
         except Exception as error:
             log.exception("webhook_broke", job=delivery.job_id)
             return f"The attempt broke off: {type(error).__name__}."

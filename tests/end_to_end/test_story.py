@@ -2,7 +2,6 @@
 
 import io
 import itertools
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -60,37 +59,6 @@ def test_a_canceled_training_keeps_its_last_checkpoint(studio: Any, dataset: str
     assert studio.picture("canceled", seed=1)
 
 
-def test_a_worker_killed_in_mid_training_is_replaced_and_goes_on_from_its_checkpoint(studio: Any, dataset: str) -> None:
-    job = studio.start_training(dataset, minutes=0.3, name="worker-killed")
-    studio.wait_for(lambda: len(studio.snapshots(job)) > 0)
-    saved = studio.snapshots(job)[0]["kimg"]
-    worker = studio.worker("train")
-    orphans = worker.children(recursive=True)
-    worker.kill()
-    killed = time.monotonic()
-
-    def trains_again() -> bool:
-        shown = studio.job(job)
-        return shown["attempts"] == 2 and any(event["type"] == "tick" for event in after_restart(studio, job))
-
-    studio.wait_for(trains_again, seconds=45)
-    assert time.monotonic() - killed < 45
-    psutil.wait_procs(orphans, timeout=5)
-    assert not any(orphan.is_running() for orphan in orphans)
-    assert len(studio.worker("train").children(recursive=True)) == 1  # exactly one copy trains
-    assert studio.finish(job)["status"] == "succeeded"
-    assert after_restart(studio, job)[0]["data"]["kimg"] >= saved
-
-
-def test_a_killed_horse_costs_no_more_than_the_time_to_start_another(studio: Any, dataset: str) -> None:
-    job = studio.start_training(dataset, minutes=0.2, name="horse-killed")
-    studio.wait_for(lambda: len(studio.snapshots(job)) > 0)
-    for horse in studio.worker("train").children(recursive=True):
-        horse.kill()
-    studio.wait_for(lambda: studio.job(job)["attempts"] == 2, seconds=45)
-    assert studio.finish(job)["status"] == "succeeded"
-
-
 def test_sigterm_drains_and_leaves_nothing_running(start_studio: Callable[..., Any], tmp_path: Path) -> None:
     studio = start_studio(tmp_path / "data")
     job = studio.start_training(studio.upload(), minutes=10, name="drained")
@@ -100,14 +68,3 @@ def test_sigterm_drains_and_leaves_nothing_running(start_studio: Callable[..., A
     assert studio.stop() == 0
     psutil.wait_procs(processes, timeout=5)
     assert [process for process in processes if process.is_running()] == []
-
-
-def after_restart(studio: Any, job: str) -> list[dict[str, Any]]:
-    """Ticks told by the second attempt."""
-    events = studio.events(job)
-    starts = [
-        place
-        for place, event in enumerate(events)
-        if event["type"] == "status" and event["data"].get("attempt", 0) >= 2
-    ]
-    return [event for event in events[starts[0] :] if event["type"] == "tick"] if starts else []

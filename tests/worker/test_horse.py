@@ -151,7 +151,7 @@ def test_worker_and_horse_outlive_redis_and_a_horse_that_heeds_no_cancel_is_kill
         with db.read() as session:
             return jobs.find(session, job.id)
 
-    environment = os.environ | {"GANVAS_DATA": str(tmp_path)}
+    environment = os.environ | {"GANVAS_DATA": str(tmp_path), "GANVAS_STEP_TIMEOUT_MINUTES": "0.5"}
     with subprocess.Popen([sys.executable, "-c", STUCK], env=environment) as process:
         queue = Queue("prepare", connection=connection, serializer=JSONSerializer)
         queue.enqueue_call("worker.tasks.prepare", args=(job.id, 1), job_id=f"{job.id}-1", timeout=-1)
@@ -194,7 +194,8 @@ def test_a_horse_runs_with_the_niceness_it_was_given(tmp_path: Path) -> None:
         "import os, rq; from app.core.queue import connect; from worker.horse import GanvasWorker\n"
         "rq.Worker.main_work_horse = lambda *_: print(os.nice(0))\n"
         f"connection = connect({Settings(data=tmp_path).redis!r})\n"
-        "GanvasWorker('train', db=None, niceness=7, connection=connection).main_work_horse(None, None)\n"
+        "worker = GanvasWorker('train', db=None, niceness=7, step_minutes=1, connection=connection)\n"
+        "worker.main_work_horse(None, None)\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert int(done.stdout) == os.nice(0) + 7

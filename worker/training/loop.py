@@ -42,8 +42,7 @@ def train(
     texts: their captions and labels, which networks that know texts take. state: carry on from there, with the same
     config. Ticks come every few seconds; snapshots grow rarer, and one more is taken at the end. When a loss or weight
     is no longer a number the training goes back to its last snapshot, once; TrainingDiverged says that it was in vain.
-    on_stop: told of the state in which a training stops before its time; True: it was saved, and is all that there is
-    time for, so that no last snapshot is taken.
+    on_stop: told of the state in which a training stops before its time; True: there is time for no last snapshot.
 
     ranks: this process among those that train together, all of them called with the same state and dataset. Only the
     first takes snapshots; what any of them does otherwise all do at the same step.
@@ -72,7 +71,7 @@ def train(
                 run.snapshot(on_snapshot, on_concern, should_stop)
     missing = run.is_good(on_tick) and run.snapshots is not None and run.snapshots.missing(run.state)
     if missing and not (stopped and on_stop(run.state)):
-        run.snapshot(on_snapshot, on_concern)
+        run.snapshot(on_snapshot, on_concern, lambda: should_stop() and False)  # asked only as a sign of life
     run.reals.close()
     return TrainingResult(run.state.kimg, run.state.minutes, stopped)
 

@@ -99,17 +99,16 @@ class Publisher:
         self._keep_state(snapshot.state(), snapshot.kimg, publish)
 
     def stop(self, state: TrainingState) -> bool:
-        """Whether a training that stops shall only be saved, which is done then: a process that has to leave has no
-        time to measure and show what there is, and the next one goes on from here."""
+        """Save a training that stops, before anything that takes longer. Whether that is all: a process that has to
+        leave has no time to measure and show what there is, and the next one goes on from here."""
         if self.claim.lost:
             raise jobs.LeaseLost(f"Job {self.claim.job_id} is no longer held by epoch {self.claim.epoch}.")
-        if not self.claim.interrupted:
-            return False
+        interrupted = self.claim.interrupted
         told = {"message": f"Saved at {state.kimg:.1f} kimg, to be gone on with.", "kimg": state.kimg}
         self._keep_state(
             state.to_bytes(), state.kimg, lambda session, job: jobs.tell(session, job.id, "log", dict(told))
         )
-        return True
+        return interrupted
 
     def _keep_state(self, state: bytes, kimg: float, publish: Callable[[Session, Job], None]) -> None:
         """Store a state and publish it, with whatever else there is to publish; forget the one that nobody needs."""

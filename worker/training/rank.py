@@ -87,7 +87,7 @@ def follow(settings: Settings, ranks: Ranks, device: torch.device) -> None:
             on_tick=_say_nothing,
             on_snapshot=_say_nothing,
             should_stop=interrupted.is_set,
-            texts=dataset_texts(storage, dataset, state.config),
+            texts=dataset_texts(storage, dataset, state.config, lambda: None),
             state=state,
             device=str(device),
             ranks=ranks,

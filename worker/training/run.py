@@ -1,6 +1,6 @@
 """One training job: the loop in the middle, records and storage at its edges."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from app.core import catalogue, datasets, jobs, saving
@@ -38,7 +38,7 @@ def train_and_publish(
         dataset = datasets.require_ready(datasets.find(session, claim.request["dataset"]))
     config = TrainConfig.model_validate(claim.request["config"])
     images = open_images(storage.path(dataset.array_sha256 or ""))
-    texts = dataset_texts(storage, dataset, config)
+    texts = dataset_texts(storage, dataset, config, claim.sign)
     publisher = Publisher(storage, claim, config, dataset, texts)
     state = _first_state(db, storage, claim, config, publisher)
     give_orders(ranks, dataset, state)
@@ -64,8 +64,11 @@ def train_and_publish(
     return Ending(message, {"model": claim.request["name"], **report})
 
 
-def dataset_texts(storage: Storage, dataset: Dataset, config: TrainConfig) -> Texts | None:
-    """The captions and labels of a dataset as its networks take them; None for networks that know no texts."""
+def dataset_texts(storage: Storage, dataset: Dataset, config: TrainConfig, sign: Callable[[], None]) -> Texts | None:
+    """The captions and labels of a dataset as its networks take them; None for networks that know no texts.
+
+    sign: called while they are encoded, as a sign of life.
+    """
     if config.network.text is None:
         return None
     try:
@@ -83,7 +86,7 @@ def dataset_texts(storage: Storage, dataset: Dataset, config: TrainConfig) -> Te
     kept = {item.position: item for item in manifest.items if item.position is not None}
     items = [kept[row] for row in range(dataset.count)]
     cache = None if encoder.id.startswith(HASHED) else storage.beside(f"{dataset.manifest_sha256} {encoder.id}")
-    return Texts.of([item.caption for item in items], [item.label for item in items], encoder, cache)
+    return Texts.of([item.caption for item in items], [item.label for item in items], encoder, cache, sign)
 
 
 def _first_state(

@@ -1,6 +1,6 @@
 """What a dataset says of its pictures, as the numbers that training takes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -29,11 +29,12 @@ class Shown(NamedTuple):
 class FewFeatures:
     """Features of texts [T, F] of which hardly any are not zero: a hundred thousand captions in 100 MB."""
 
-    def __init__(self, said: Sequence[str], encoder: TextEncoder) -> None:
+    def __init__(self, said: Sequence[str], encoder: TextEncoder, sign: Callable[[], None]) -> None:
         lengths: list[int] = []
         places: list[NDArray[np.int32]] = []
         values: list[NDArray[np.float32]] = []
         for first in range(0, len(said), ENCODED_AT_ONCE):
+            sign()
             for row in encoder.encode(said[first : first + ENCODED_AT_ONCE]):
                 (held,) = row.nonzero()
                 lengths.append(len(held))
@@ -80,14 +81,16 @@ class Texts:
         labels: Sequence[str | None],
         encoder: TextEncoder,
         cache: Path | None = None,
+        sign: Callable[[], None] = lambda: None,
     ) -> Self:
         """From a caption and a label a picture, either of which may be missing. cache: a file to keep the encoder's
-        work in, for it belongs to the dataset and may have taken minutes."""
+        work in, for it belongs to the dataset and may have taken minutes. sign: called meanwhile, as a sign of life."""
         counted = [text for text in (*captions, *labels) if text and words(text)]
         said = sorted(set(counted))
         number = {text: place for place, text in enumerate(said)}
         # The text of no words is encoded last, where NOTHING finds it.
-        features = FewFeatures([*said, ""], encoder) if encoder.id.startswith(HASHED) else _kept(said, encoder, cache)
+        hashed = encoder.id.startswith(HASHED)
+        features = FewFeatures([*said, ""], encoder, sign) if hashed else _kept(said, encoder, cache, sign)
         numbers = [np.array([number.get(text or "", NOTHING) for text in texts]) for texts in (captions, labels)]
         return cls(features, feature_weights(encoder, counted), numbers[0], numbers[1], said)
 
@@ -126,7 +129,9 @@ class Texts:
         return Shown(features.to(device), same.to(device), alone.to(device))
 
 
-def _kept(said: Sequence[str], encoder: TextEncoder, cache: Path | None) -> NDArray[np.float16]:
+def _kept(
+    said: Sequence[str], encoder: TextEncoder, cache: Path | None, sign: Callable[[], None]
+) -> NDArray[np.float16]:
     """The features of texts and of none, read from the cache where they are there."""
     wanted = (len(said) + 1, encoder.size)
     if cache is not None and cache.exists():
@@ -135,6 +140,7 @@ def _kept(said: Sequence[str], encoder: TextEncoder, cache: Path | None) -> NDAr
             return kept
     features = np.zeros(wanted, dtype=np.float16)
     for first in range(0, len(said), ENCODED_AT_ONCE):
+        sign()
         some = said[first : first + ENCODED_AT_ONCE]
         features[first : first + len(some)] = encoder.encode(some)
     if cache is not None:

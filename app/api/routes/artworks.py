@@ -22,7 +22,7 @@ from app.api.schemas.artworks import (
     SelectionParams,
 )
 from app.api.schemas.lists import Deleted, Page
-from app.core import artworks, audit
+from app.core import artworks, audit, blobs
 from app.core.records import Artwork
 from app.serving.artwork import About
 from app.serving.service import FileKind
@@ -111,8 +111,7 @@ def change(artwork: str, body: ArtworkChanges, services: ServicesDep) -> Artwork
 def delete(artwork: str, services: ServicesDep) -> Deleted:
     """Forget an artwork and its file. What was made of it stays, and still knows its recipe."""
     with services.db.begin() as session:
-        for blob in artworks.delete(session, artwork):
-            services.storage.delete(blob)
+        blobs.delete_unneeded(session, services.storage, artworks.delete(session, artwork))
         audit.note(session, "artwork.deleted", artwork)
     return Deleted(id=artwork, object="artwork")
 

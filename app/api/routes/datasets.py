@@ -15,7 +15,7 @@ from app.api import documenting, idempotency, paging, prepared, uploads
 from app.api.deps import MayTrain, PagingDep, Services, ServicesDep
 from app.api.schemas.datasets import DatasetFields, DatasetOut, ItemOut
 from app.api.schemas.lists import Deleted, Page
-from app.core import audit, datasets
+from app.core import audit, blobs, datasets
 from app.core.records import Dataset
 from app.core.settings import MIB
 
@@ -124,8 +124,7 @@ def thumbnail(dataset: str, item: int, request: Request, services: ServicesDep) 
 def delete(dataset: str, services: ServicesDep) -> Deleted:
     """Forget a dataset and its files; models trained on it stay."""
     with services.db.begin() as session:
-        for blob in datasets.delete(session, dataset):
-            services.storage.delete(blob)
+        blobs.delete_unneeded(session, services.storage, datasets.delete(session, dataset))
         audit.note(session, "dataset.deleted", dataset)
     return Deleted(id=dataset, object="dataset")
 

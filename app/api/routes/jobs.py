@@ -1,6 +1,7 @@
 """Jobs: where they are, what happens to them, and how to stop or resume one."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from typing import Annotated, Final, cast
 
@@ -12,12 +13,13 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.requests import Request
 
 from app.api import documenting, idempotency, paging, trainings
+from app.api.access import KEY_TRUSTED_SECONDS, read_head
 from app.api.deps import KeyScope, MayTrain, PagingDep, Services, ServicesDep, caller_of, require_one
 from app.api.schemas.jobs import EventOut, JobOut, Kind, SampleOut, Status, sheet_name
 from app.api.schemas.lists import Page
 from app.api.schemas.training import BranchIn, TrainingOut
 from app.core import jobs
-from app.core.errors import NotFound
+from app.core.errors import GanvasError, NotFound
 from app.core.records import Checkpoint, Job, JobEvent
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
@@ -85,7 +87,7 @@ async def events(
     await asyncio.to_thread(_require_permission, request, services, job)
     found, _ = await asyncio.to_thread(_events, services, job, start, limit + 1)
     if "text/event-stream" in request.headers.get("accept", ""):
-        return EventSourceResponse(_follow(services, job, start), shutdown_grace_period=GOODBYE_SECONDS)
+        return EventSourceResponse(_follow(request, services, job, start), shutdown_grace_period=GOODBYE_SECONDS)
     shown = found[:limit]
     return paging.page(shown, [str(event.id) for event in shown], has_more=len(found) > limit)
 
@@ -210,8 +212,15 @@ def _events(services: Services, job: str, after: int, limit: int) -> tuple[list[
         return [EventOut.of(row) for row in jobs.events_after(session, job, after, limit)], ended
 
 
-async def _follow(services: Services, job: str, after: int) -> AsyncIterator[ServerSentEvent]:
+async def _follow(request: Request, services: Services, job: str, after: int) -> AsyncIterator[ServerSentEvent]:
+    trusted_until = time.monotonic() + KEY_TRUSTED_SECONDS
     while True:
+        if time.monotonic() >= trusted_until:
+            try:
+                await services.gate.admit(request.scope, read_head(request.scope))
+            except GanvasError:  # its key has ended; who comes back is told
+                return
+            trusted_until = time.monotonic() + KEY_TRUSTED_SECONDS
         found, ended = await asyncio.to_thread(_events, services, job, after, EVENTS_AT_ONCE)
         for event in found:
             yield ServerSentEvent(event.model_dump_json(), event=event.type, id=str(event.id))

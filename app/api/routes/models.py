@@ -13,7 +13,7 @@ from app.api import documenting, idempotency, paging
 from app.api.deps import MayGenerate, MayTrain, PagingDep, Services, ServicesDep
 from app.api.schemas.lists import Deleted, Page
 from app.api.schemas.models import CheckpointOut, MemoryOut, ModelOut, Promotion
-from app.core import audit, callers, catalogue, directions
+from app.core import audit, blobs, callers, catalogue, directions
 from app.core.errors import InvalidRequest
 from app.core.records import Model
 
@@ -130,11 +130,10 @@ def _promote(services: Services, model: str, sha256: str) -> Response:
 def _delete(services: Services, model: str) -> list[str]:
     """Returns the blobs that are gone with it."""
     with services.db.begin() as session:
-        blobs = catalogue.delete(session, model)
-        for blob in blobs:
-            services.storage.delete(blob)
+        freed = catalogue.delete(session, model)
+        blobs.delete_unneeded(session, services.storage, freed)
         audit.note(session, "model.deleted", model)
-    return blobs
+    return freed
 
 
 def show(session: Session, row: Model, reference: str, meant: str | None) -> ModelOut:

@@ -26,12 +26,16 @@ def needed(settings: Settings, db: Database, storage: Storage, *, repair: bool) 
     with db.read() as session:
         named = blobs.named(session)
     bad = _bad(storage, named)
+    if bad:  # reading takes long, and a training that runs may have forgotten some of them meanwhile
+        with db.read() as session:
+            still = blobs.named(session).needed
+        bad = {sha256: told for sha256, told in bad.items() if sha256 in still}
     if not bad:
         yield well("blobs", f"All {len(named.needed):,} that are needed are here and hold what was written.")
         return
     mended: set[str] = set()
     if repair:
-        for sha256, message in _mend(settings, db, storage, set(bad)):
+        for sha256, message in _mend(settings, db, set(bad)):
             mended.add(sha256)
             yield repaired("blobs", message)
     rest = [f"{what}: {problem}" for sha256, (what, problem) in bad.items() if sha256 not in mended]
@@ -53,19 +57,17 @@ def _bad(storage: Storage, named: Named) -> dict[str, tuple[str, str]]:
     return found
 
 
-def _mend(settings: Settings, db: Database, storage: Storage, bad: set[str]) -> Iterator[tuple[str, str]]:
+def _mend(settings: Settings, db: Database, bad: set[str]) -> list[tuple[str, str]]:
     """Do without what is lost, where something whole can stand in for it; which blob, and what was done."""
     with db.begin() as session:
-        yield from _states(session, bad)
-        yield from _models(session, bad)
-        yield from _pictures(session, bad)
+        mended = [*_states(session, bad), *_models(session, bad), *_pictures(session, bad)]
         again, told = _datasets(session, bad)
-    yield from told
     if again:
         dispatcher = Dispatcher(db, settings.redis)
         for job in again:
             dispatcher.dispatch(job)
         dispatcher.close()
+    return mended + told
 
 
 def _states(session: Session, bad: set[str]) -> Iterator[tuple[str, str]]:

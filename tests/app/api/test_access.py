@@ -1,15 +1,20 @@
 """Keys, where others can reach us: none is refused, scopes hold, and a revoked one ends."""
 
+import itertools
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import text
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
 from app.api import access
+from app.api.routes import jobs as routes_jobs
 from app.api.routes import live
 from app.core import jobs, keys
 
@@ -86,6 +91,64 @@ def test_a_revoked_key_ends_when_it_is_looked_up_again(public: Any, monkeypatch:
     with public.db.begin() as session:
         keys.revoke(session, row.id)
     assert ask(public, "/v1/models", secret).status_code == 401
+
+
+def test_a_key_that_is_revoked_while_it_is_looked_up_is_not_trusted_after(
+    public: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_up, revoked = threading.Event(), threading.Event()
+    read = access.Gate._read
+
+    def slow_read(gate: access.Gate, *arguments: Any) -> Any:
+        found = read(gate, *arguments)
+        looked_up.set()
+        assert revoked.wait(20)
+        return found
+
+    secret, admin = key(public, "generate"), key(public, "admin")
+    listed = httpx.get(f"{public.url}/v1/keys", headers={"authorization": f"Bearer {admin}"}, params={"order": "desc"})
+    whose = next(each["id"] for each in listed.json()["data"] if each["scopes"] == ["generate"])
+    monkeypatch.setattr(access.Gate, "_read", slow_read)
+    with ThreadPoolExecutor() as pool:
+        asked = pool.submit(ask, public, "/v1/models", secret)
+        assert looked_up.wait(20)
+        gone = httpx.delete(f"{public.url}/v1/keys/{whose}", headers={"authorization": f"Bearer {admin}"})
+        revoked.set()
+        assert gone.status_code == 200
+        assert asked.result().status_code == 200  # it was let in before
+    assert ask(public, "/v1/models", secret).status_code == 401
+
+
+def test_whoever_has_no_key_makes_nothing_be_written(public: Any) -> None:
+    def writes() -> int:
+        with public.db.read() as session:
+            return int(session.execute(text("PRAGMA data_version")).scalar_one())
+
+    before = writes()
+    for number in range(3):
+        answer = httpx.post(f"{public.url}/livez", json={}, headers={"idempotency-key": f"stranger-{number}"})
+        assert answer.status_code == 405
+    assert writes() == before
+
+
+def test_who_comes_through_a_proxy_on_this_machine_is_not_taken_for_its_user(app: Any) -> None:
+    answer = httpx.get(f"{app.url}/v1/models", headers={"x-forwarded-for": "203.0.113.9"})
+    assert answer.status_code == 401
+
+
+def test_following_a_job_ends_with_the_key(public: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (access, routes_jobs):
+        monkeypatch.setattr(module, "KEY_TRUSTED_SECONDS", 0.0)
+    with public.db.begin() as session:
+        row, secret = keys.create(session, "short", ["train"])
+        job = jobs.submit(session, "train", {"name": "followed"})
+    headers = {"authorization": f"Bearer {secret}", "accept": "text/event-stream"}
+    with httpx.stream("GET", f"{public.url}/v1/jobs/{job.id}/events", headers=headers, timeout=20) as stream:
+        lines = stream.iter_lines()
+        assert "queued" in "".join(itertools.takewhile(bool, lines))
+        with public.db.begin() as session:
+            keys.revoke(session, row.id)
+        assert not any(lines)  # they end, though the job does not
 
 
 def handshake(public: Any, *offered: str, **headers: str) -> str | None:

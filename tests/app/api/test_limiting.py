@@ -142,3 +142,18 @@ def test_a_key_may_have_so_many_jobs_waiting_and_no_more(
     assert http.post("/v1/renders", json=RENDER, headers=bearer(other)).status_code == 202
     http.post(f"/v1/jobs/{made[0].json()['id']}/cancel", headers=bearer(one))
     assert http.post("/v1/renders", json=RENDER, headers=bearer(one)).status_code == 202
+
+
+@pytest.mark.parametrize("rate", ["600/hour", "5000/day", "1200/minute"])
+def test_who_asks_slowly_is_given_all_that_the_rate_says(tmp_path: Path, rate: str, monkeypatch: Any) -> None:
+    """What is counted in advance and not used in time is lost, so it must be no more than the rate gives back."""
+    monkeypatch.setattr(limiting, "FILL_SECONDS", 0.0)  # as if each request came long after the one before
+
+    async def remaining() -> list[int]:
+        limiter = limiting.Limiter(Settings(data=tmp_path, redis_url="unix:///nowhere.sock"))
+        counted = [(await limiter.count("key_1", rate)).remaining for _ in range(20)]
+        await limiter.close()
+        return counted
+
+    counted = asyncio.run(remaining())
+    assert counted[0] - counted[-1] == 19

@@ -11,7 +11,7 @@ from sqlalchemy import select
 from app.core import catalogue, jobs
 from app.core.backup import backup, restore
 from app.core.db import Database
-from app.core.errors import Conflict, Damaged, InvalidRequest, NotFound
+from app.core.errors import Conflict, Damaged, InvalidRequest, NotFound, StorageFull, Unavailable
 from app.core.records import Checkpoint, Job
 from app.core.settings import Settings
 from app.core.storage import Storage
@@ -139,6 +139,95 @@ def test_nothing_is_restored_over_a_studio_or_backed_up_among_other_files(settin
         backup(settings, tmp_path / "music")
     with pytest.raises(NotFound, match="no studio here"):
         backup(Settings(data=tmp_path / "nowhere"), tmp_path / "another")
+
+
+@pytest.mark.parametrize("where", [".", "..", "blobs", "blobs/of/mine", "link"])
+def test_a_studio_is_not_backed_up_over_itself(settings: Settings, tmp_path: Path, where: str) -> None:
+    (settings.data / "link").symlink_to(settings.data / "blobs")
+    before = contents(settings)
+    files = sorted(tmp_path.rglob("*"))
+    with pytest.raises(Conflict, match="where the studio itself is"):
+        backup(settings, settings.data / where)
+    assert sorted(tmp_path.rglob("*")) == files
+    assert contents(settings) == before
+
+
+def spoil_database(settings: Settings) -> None:
+    (settings.data / "ganvas.sqlite3").write_bytes(b"no database" * 1000)
+    (settings.data / "ganvas.sqlite3-wal").unlink()
+
+
+def lose_database(settings: Settings) -> None:
+    (settings.data / "ganvas.sqlite3").unlink()
+
+
+@pytest.mark.parametrize("spoil", [spoil_database, lose_database])
+def test_a_backup_that_fails_leaves_the_one_before_it_whole(
+    settings: Settings, tmp_path: Path, spoil: Callable[[Settings], None]
+) -> None:
+    folder, before = tmp_path / "backup", contents(settings)
+    backup(settings, folder)
+    spoil(settings)
+    with pytest.raises((Damaged, NotFound, Unavailable)):
+        backup(settings, folder)
+    elsewhere = Settings(data=tmp_path / "elsewhere")
+    restore(elsewhere, folder)
+    assert contents(elsewhere) == before
+
+
+def test_a_backup_whose_disk_is_full_leaves_the_one_before_it_whole_and_is_made_by_the_next(
+    settings: Settings, tmp_path: Path, publish_tiny: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, before = tmp_path / "backup", contents(settings)
+    backup(settings, folder)
+    db, storage = Database(settings.database), Storage(settings.data / "blobs")
+    publish_tiny(db, storage, "fern", seed=3)
+    db.close()
+
+    def full(_storage: Storage, _data: object) -> str:
+        raise StorageFull("Full.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Storage, "put", full)
+        with pytest.raises(StorageFull):
+            backup(settings, folder)
+        restored = Settings(data=tmp_path / "elsewhere")
+    restore(restored, folder)
+    assert contents(restored) == before
+    assert backup(settings, folder).blobs == 5
+
+
+def test_what_a_first_backup_or_a_restore_left_that_was_broken_off_is_in_nobodys_way(
+    settings: Settings, tmp_path: Path
+) -> None:
+    folder, elsewhere = tmp_path / "backup", Settings(data=tmp_path / "elsewhere")
+    for name in ("ganvas.part", "ganvas.part-journal", "ganvas.next", "ganvas.next-wal", "blobs/tmp/half"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"half")
+    backup(settings, folder)
+    assert sorted(place.name for place in folder.iterdir()) == ["blobs", "ganvas.sqlite3", "manifest.json"]
+    elsewhere.data.mkdir()
+    (elsewhere.data / "ganvas.part").write_bytes(b"half")
+    restore(elsewhere, folder)
+    assert contents(elsewhere) == contents(settings)
+    assert not (elsewhere.data / "ganvas.part").exists()
+
+
+def test_what_a_canceled_job_would_be_resumed_from_is_backed_up_and_may_be_gone(
+    settings: Settings, tmp_path: Path
+) -> None:
+    db, storage = Database(settings.database), Storage(settings.data / "blobs")
+    target = storage.put(b"a picture that was sent")
+    with db.begin() as session:
+        for sha256 in (target, "0" * 64):
+            jobs.cancel(session, jobs.submit(session, "project", {"target": sha256}).id)
+    db.close()
+    elsewhere = Settings(data=tmp_path / "elsewhere")
+    for copied in (5, 0):  # also by the second, which forgets what the first had alone
+        made = backup(settings, tmp_path / "backup")
+        assert (made.blobs, made.copied, made.lost) == (5, copied, {})
+    restore(elsewhere, tmp_path / "backup")
+    assert Storage(elsewhere.data / "blobs").get(target) == b"a picture that was sent"
 
 
 def test_postgresql_has_its_own_tools(tmp_path: Path) -> None:

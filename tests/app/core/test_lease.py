@@ -55,3 +55,19 @@ def test_a_holder_gives_up_where_others_could_have_taken_the_job_and_only_there(
     time.sleep(1.5)
     assert held.lost == lost
     held.close()
+
+
+def test_a_holder_renews_as_soon_as_there_is_room_again(db: TroubledDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, seconds in {"WATCH": 0.05, "RENEW": 2.0}.items():
+        monkeypatch.setattr(lease, f"{name}_SECONDS", seconds)
+    with db.begin() as session:
+        job = jobs.submit(session, "train", {"name": "a"})
+        job.status, job.lease_until = "running", 0.0
+    db.trouble = StorageFull("Full.")
+    held = lease.Lease(db, job.id, 1)
+    time.sleep(2.5)
+    db.trouble = None
+    time.sleep(1.0)  # half of what it waits otherwise
+    with db.read() as session:
+        assert jobs.find(session, job.id).lease_until
+    held.close()

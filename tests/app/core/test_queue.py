@@ -14,6 +14,8 @@ from rq.serializers import JSONSerializer
 from app import embedded_redis
 from app.core import jobs
 from app.core.db import Database
+from app.core.errors import StorageFull
+from app.core.lease import RENEW_SECONDS
 from app.core.queue import (
     CALIBRATE,
     CALIBRATE_QUEUE,
@@ -70,6 +72,34 @@ def submit(dispatcher: Dispatcher) -> Job:
 
 def waiting(dispatcher: Dispatcher) -> list[str]:
     return Queue("train", connection=dispatcher.connection, serializer=JSONSerializer).get_job_ids()
+
+
+def test_no_job_is_handed_on_behind_a_full_disk_before_its_holder_could_renew(
+    dispatcher: Dispatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = submit(dispatcher)
+    with dispatcher.db.begin() as session:
+        row = session.get_one(Job, job.id)
+        row.status, row.lease_until = "running", 0.0
+
+    def full(*_: object, **__: object) -> list[Job]:
+        raise StorageFull("Full.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(jobs, "reconcile", full)
+        with pytest.raises(StorageFull):
+            dispatcher.reconcile()
+
+    def status_and_epoch() -> tuple[str, int]:
+        dispatcher.reconcile()
+        with dispatcher.db.read() as session:
+            row = session.get_one(Job, job.id)
+            return row.status, row.epoch
+
+    assert status_and_epoch() == ("running", 1)
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 2 * RENEW_SECONDS + 1)
+    assert status_and_epoch() == ("queued", 2)
 
 
 @pytest.mark.usefixtures("redis_server")

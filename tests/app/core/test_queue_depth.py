@@ -40,3 +40,22 @@ def test_each_caller_has_room_of_its_own_and_the_studio_always(tmp_path: Path) -
         jobs.cancel(session, first)
     assert submitted(db, key)
     db.close()
+
+
+def test_a_job_that_is_resumed_waits_among_those_of_whose_it_is(tmp_path: Path) -> None:
+    db = Database(f"sqlite:///{tmp_path}/a.sqlite3")
+    db.migrate()
+    key = Caller(key_id="key_1", max_queued_jobs=1)
+    first = submitted(db, key)
+    with db.begin() as session:
+        jobs.cancel(session, first)
+    submitted(db, key)
+
+    def resume() -> None:
+        callers.enter(key)
+        with db.begin() as session:
+            jobs.resume(session, first)
+
+    with pytest.raises(Busy, match="1 of your jobs wait"):
+        contextvars.copy_context().run(resume)
+    db.close()

@@ -108,6 +108,14 @@ def test_drawn_files_go_unless_they_were_kept(shelf: Shelf) -> None:
         )
 
 
+def test_a_part_that_a_canceled_drawing_would_go_on_behind_is_kept(shelf: Shelf) -> None:
+    part = shelf.storage.put(b"part")
+    shelf.job("render", days=8, status="canceled", parts=[part])
+    shelf.job("render", days=8, result={"file": shelf.storage.put(b"file")}, parts=[part])
+    assert shelf.sweep(keep_events_days=0) == {"files": 1}
+    assert shelf.has(part)
+
+
 def test_a_setting_of_zero_keeps_for_ever(shelf: Shelf) -> None:
     shelf.job("render", days=10_000, result={"file": shelf.storage.put(b"old")})
     assert shelf.sweep(keep_samples_days=0, keep_events_days=0, keep_files_days=0) == {}

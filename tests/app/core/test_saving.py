@@ -44,7 +44,15 @@ def test_the_state_before_the_newest_is_kept_and_the_one_before_that_is_named_fo
     assert saving.states(job) == ["d" * 64, "c" * 64]
 
 
-def test_a_state_is_in_use_by_the_job_it_is_of_and_by_unfinished_branches(db: Database) -> None:
+def test_a_part_that_is_said_twice_is_kept_once(db: Database) -> None:
+    claim = hold(db)
+    for name in ("a", "a", "b", "a"):
+        claim.publish(lambda _session, job, name=name: saving.keep_part(job, name * 64))
+    claim.release()
+    assert fetch(db, claim.job_id).parts == ["a" * 64, "b" * 64, "a" * 64]
+
+
+def test_a_state_is_in_use_by_the_job_it_is_of_and_by_branches_that_may_start_from_it(db: Database) -> None:
     claim = hold(db)
     claim.publish(lambda _session, job: saving.keep_state(job, "a" * 64, 1.0))
     with db.begin() as session:
@@ -52,5 +60,8 @@ def test_a_state_is_in_use_by_the_job_it_is_of_and_by_unfinished_branches(db: Da
         assert [saving.state_in_use(session, name * 64) for name in "abc"] == [True, True, False]
     with db.begin() as session:
         jobs.cancel(session, branch)
+        assert saving.state_in_use(session, "b" * 64)  # it may be resumed
+        jobs.find(session, branch).status = "succeeded"
+        session.flush()
         assert not saving.state_in_use(session, "b" * 64)
     claim.release()

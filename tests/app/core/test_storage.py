@@ -83,6 +83,18 @@ def test_only_what_was_left_long_ago_is_cleared(tmp_path: Path) -> None:
     assert (young.exists(), old.exists(), folder.exists()) == (True, False, False)
 
 
+def test_a_folder_that_is_still_written_to_is_not_cleared(tmp_path: Path) -> None:
+    storage = Storage(tmp_path)
+    folder = tmp_path / "tmp" / "film"
+    (folder / "frames").mkdir(parents=True)
+    (folder / "frames" / "film.mp4").write_bytes(b"half a film")
+    for place in (folder, folder / "frames"):  # their own times change with the names in them alone
+        os.utime(place, (0, 0))
+    assert storage.stale_scratch() == 0
+    storage.clear_scratch()
+    assert folder.exists()
+
+
 def test_a_missing_blob_is_not_found_and_deleting_it_twice_is_no_error(tmp_path: Path) -> None:
     storage = Storage(tmp_path)
     sha256 = storage.put(b"gone soon")
@@ -101,6 +113,17 @@ def test_a_remote_store_serves_what_another_host_wrote_through_its_own_cache(tmp
     assert reader.path(sha256).is_relative_to(tmp_path / "reader")
     with pytest.raises(NotFound):
         reader.get("0" * 64)
+
+
+def test_a_remote_blob_that_another_host_deleted_is_missed_though_there_is_a_copy_here(tmp_path: Path) -> None:
+    (tmp_path / "bucket").mkdir()
+    url = f"file://{tmp_path}/bucket"
+    one, other = Storage(tmp_path / "one", url), Storage(tmp_path / "other", url)
+    sha256 = one.put(b"shared")
+    one.require(sha256)
+    other.delete(sha256)
+    with pytest.raises(Unavailable, match="deleted in the meantime"):
+        one.require(sha256)
 
 
 def test_a_damaged_remote_blob_is_refused_and_not_cached(tmp_path: Path) -> None:

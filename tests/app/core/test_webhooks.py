@@ -265,3 +265,24 @@ def test_secrets_are_random_and_of_the_size_that_signing_libraries_take() -> Non
 
 def test_a_secret_is_not_written_where_a_delivery_is_shown() -> None:
     assert "whsec_" not in repr(Delivery("msg_1", "job_1", "job.started", 1, "https://a.example", "whsec_x", {}))
+
+
+def test_jobs_whose_receivers_hang_hold_up_no_other(db: Database) -> None:
+    hanging = [submit(db) for _ in range(3)]
+    for job_id in hanging:
+        hold(db, job_id).report("snapshot", {"kimg": 1.0})
+    assert {delivery.job_id for delivery in take(db, 3)} == set(hanging)  # each owes another message besides
+    late = submit(db)
+    hold(db, late)
+    assert [delivery.job_id for delivery in take(db, 3)] == [late]
+
+
+def test_a_message_that_fails_after_it_was_put_back_is_tried_again_soon(db: Database) -> None:
+    hold(db, submit(db))
+    (delivery,) = take(db)
+    with db.begin() as session:
+        webhooks.put_back(session, [delivery.id])
+    assert settle(db, delivery, "The studio stopped.", waits=(5.0, 36_000.0))
+    (message,) = owed(db)
+    assert message.next_at is not None
+    assert message.next_at < time.time() + 10

@@ -91,8 +91,7 @@ def test_stopping_is_asked_before_every_step_and_keeps_what_was_learnt(
 ) -> None:
     diary = Diary(stop_after=3)
     result = diary.train(tiny_config(), pictures)
-    assert diary.questions == 4
-    assert result.stopped
+    assert (result.stopped, result.kimg) == (True, 0.024)
     assert [snapshot.kimg for snapshot in diary.snapshots] == [0.024]
 
 
@@ -240,6 +239,15 @@ def test_a_snapshot_is_broken_off_when_the_training_has_to_stop_and_the_state_is
     assert stopped.stopped
     assert diary.snapshots == []  # one question before the step, two while the sheet is painted
     assert [state.kimg for state in left] == [diary.ticks[-1].kimg] == [stopped.kimg]
+
+
+def test_a_last_snapshot_gives_signs_of_life_and_is_not_broken_off(
+    tiny_config: Callable[..., TrainConfig], pictures: np.ndarray
+) -> None:
+    diary = Diary(stop_after=1)
+    assert diary.train(tiny_config(total_kimg=1e6), pictures).stopped
+    assert len(diary.snapshots) == 1
+    assert diary.questions > 2  # one before the step, one that was answered with a stop
 
 
 def test_numbers_that_broke_on_the_last_steps_before_a_stop_are_not_saved(

@@ -1,6 +1,7 @@
 """What is published is whole: the best is promoted, evidence is kept, and two states are left to go on from."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -137,6 +138,24 @@ def test_two_states_are_kept_and_older_ones_deleted(press: MakePress) -> None:
     for kept, kimg in ((states[3], 4.0), (states[2], 3.0)):
         assert kept is not None
         assert TrainingState.from_bytes(office.storage.get(kept)).kimg == kimg
+
+
+def test_what_was_learnt_is_saved_before_the_last_snapshot_of_a_canceled_training(press: MakePress) -> None:
+    office = press()
+    office.snapshot(1, {})
+    with office.db.begin() as session:
+        jobs.cancel(session, office.claim.job_id)
+    deadline = time.monotonic() + 10
+    while not office.claim.canceled and time.monotonic() < deadline:
+        time.sleep(0.05)
+    state = TrainingState.start(office.config)
+    state.images_seen = 2_000
+    assert not office.publisher.stop(state)  # there is time for a snapshot too
+    assert office.job.state_kimg == 2
+    with office.db.begin() as session:  # a horse that dies in that
+        jobs.holder_died(session, office.claim.job_id, office.claim.epoch)
+        assert jobs.resume(session, office.claim.job_id).state_sha256
+    assert TrainingState.from_bytes(office.storage.get(str(office.job.state_sha256))).kimg == 2
 
 
 def test_a_state_that_a_branch_will_start_from_is_not_deleted(press: MakePress) -> None:

@@ -155,6 +155,13 @@ def test_the_work_of_a_slow_encoder_is_kept_beside_the_dataset_and_done_once(
     assert [path.name for path in tmp_path.iterdir()] == ["cache"]
 
 
+@pytest.mark.parametrize("encoder", [ENCODER, DenseEncoder()])
+def test_every_batch_of_texts_that_is_read_is_a_sign_of_life(encoder: HashedEncoder | DenseEncoder) -> None:
+    captions, signs = [f"w{number}" for number in range(2 * ENCODED_AT_ONCE)], list[None]()
+    Texts.of(captions, [None] * len(captions), encoder, sign=lambda: signs.append(None))
+    assert len(signs) >= 2
+
+
 def test_a_cache_of_other_texts_is_not_believed(tmp_path: Path) -> None:
     Texts.of(["a", "b"], [None, None], DenseEncoder(), tmp_path / "cache")
     encoder = DenseEncoder()

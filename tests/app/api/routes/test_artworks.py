@@ -284,6 +284,17 @@ def test_a_deleted_artwork_is_gone_with_its_file(client: httpx.Client, app: Any)
     assert refusal(client.patch(paths[1], json={}))[:2] == (404, "artwork_not_found")
 
 
+def test_a_picture_that_is_being_looked_for_outlives_its_artwork(client: httpx.Client, app: Any) -> None:
+    kept = keep(client, seed=13)
+    blob = client.get(kept["url"]).headers["etag"].strip('"')
+    with app.db.begin() as session:
+        job = jobs.submit(session, "project", {"target": blob})
+    assert client.delete(f"{ROUTE}/{kept['id']}").status_code == 200
+    assert app.storage.path(blob).exists()
+    with app.db.begin() as session:
+        jobs.cancel(session, job.id)
+
+
 def test_a_file_is_sent_once_to_who_keeps_it_and_in_parts_to_who_wants_some(client: httpx.Client) -> None:
     url = keep(client, seed=13)["url"]
     whole = client.get(url)

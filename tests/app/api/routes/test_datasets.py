@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from app.core import jobs
 from app.core.records import Dataset
 
 
@@ -140,6 +141,17 @@ def test_a_dataset_is_listed_and_deleted_with_its_files(
     assert client.delete(f"/v1/datasets/{dataset}").json() == {"id": dataset, "object": "dataset", "deleted": True}
     assert client.get(f"/v1/datasets/{dataset}").status_code == 404
     assert not any((app.storage.root / "sha256" / blob[:2] / blob).exists() for blob in blobs)
+
+
+def test_a_dataset_made_of_the_file_of_a_render_leaves_it_that_file(client: httpx.Client, app: Any) -> None:
+    dataset = client.post("/v1/datasets", data={"name": "drawn"}, files={"files": ("a.png", b"drawn")}).json()
+    client.post(f"/v1/jobs/{dataset['job']}/cancel")
+    with app.db.begin() as session:
+        source = session.get(Dataset, dataset["id"]).source_sha256
+        drawn = jobs.submit(session, "render", {})
+        drawn.status, drawn.result = "succeeded", {"file": source}
+    assert client.delete(f"/v1/datasets/{dataset['id']}").status_code == 200
+    assert app.storage.path(source).exists()
 
 
 def test_lists_are_paged_by_cursor_in_both_orders(client: httpx.Client) -> None:

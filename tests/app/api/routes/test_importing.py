@@ -92,7 +92,7 @@ def test_the_same_key_imports_once(client: httpx.Client, weights: bytes) -> None
     answers = [
         client.post(
             "/v1/models",
-            data={"name": "once"},
+            data={"name": "imported-once"},
             files={"file": ("a.safetensors", weights)},
             headers={"idempotency-key": "import-once"},
         )

@@ -57,7 +57,7 @@ def run(app: Any, job_id: str) -> None:
     claim = jobs.claim(app.db, job_id, threading.Event())
     assert claim is not None
     claim.report("snapshot", {"kimg": 1.0, "checkpoint": "ab" * 32}, progress=0.9)
-    claim.finish("succeeded", message="Done.", result={"model": "told"})
+    claim.finish("succeeded", message="Done.", result={"model": "heard"})
     claim.leave()
 
 
@@ -65,7 +65,7 @@ def test_a_training_tells_of_itself_at_the_url_it_was_given(
     app: Any, client: httpx.Client, silent: str, receiver: tuple[str, Heard]
 ) -> None:
     url, heard = receiver
-    answer = start(client, silent, "told", url)
+    answer = start(client, silent, "heard", url)
     assert answer.status_code == 202, answer.text
     job, webhook = answer.json(), answer.json()["webhook"]
     assert webhook["url"] == url

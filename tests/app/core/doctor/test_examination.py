@@ -94,6 +94,39 @@ def test_a_lost_checkpoint_is_told_by_name_and_the_newest_whole_one_is_meant_aft
         assert catalogue.resolve(session, "moss").checkpoint.sha256 == patient.before
 
 
+def test_a_state_that_a_training_forgets_while_the_doctor_reads_is_not_lost(
+    patient: Patient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with patient.db.begin() as session:
+        job = jobs.submit(session, "train", {})
+        job.state_sha256, job.dispatched_at = patient.storage.put(b"state"), time.time()
+    verify, read = Storage.verify, []
+
+    def busy(storage: Storage, sha256: str) -> None:
+        if not read:
+            with patient.db.begin() as session:
+                session.get_one(Job, job.id).state_sha256 = None
+            patient.storage.delete(str(job.state_sha256))
+        read.append(sha256)
+        verify(storage, sha256)
+
+    monkeypatch.setattr(Storage, "verify", busy)
+    assert patient.examine() == []
+    assert job.state_sha256 in read
+
+
+def test_nobody_waits_to_write_while_it_is_told_what_was_repaired(patient: Patient) -> None:
+    patient.spoil(patient.newest)
+    told = []
+    for finding in examine(patient.settings, repair=True):
+        if finding.state == "repaired":
+            told.append(finding)
+            patient.db.close()
+            with patient.db.begin() as session:  # whoever reads the findings may be slow: a terminal that was stopped
+                jobs.submit(session, "render", {}).dispatched_at = time.time()
+    assert len(told) == 1
+
+
 def test_a_training_goes_on_from_the_state_before_a_lost_one(patient: Patient) -> None:
     newest, before = patient.storage.put(b"newest"), patient.storage.put(b"before")
     with patient.db.begin() as session:
@@ -146,6 +179,10 @@ def test_litter_is_deleted_when_it_is_old_and_named_nowhere(patient: Patient) ->
     half = patient.storage.root / "tmp" / "half"
     half.write_bytes(b"half a file")
     patient.age(half)
+    with patient.db.begin() as session:
+        canceled = jobs.submit(session, "render", {})
+        canceled.parts, canceled.status = [patient.storage.put(b"part")], "canceled"
+    patient.age(patient.storage.path(canceled.parts[0]))
     assert patient.states() == {"orphans": "wrong", "scratch": "wrong"}
     assert patient.states(repair=True) == {"orphans": "repaired", "scratch": "repaired"}
     assert patient.examine() == []
@@ -153,6 +190,7 @@ def test_litter_is_deleted_when_it_is_old_and_named_nowhere(patient: Patient) ->
         patient.storage.get(old)
     assert patient.storage.get(young) == b"young"
     assert patient.storage.get(mentioned) == b"mentioned"
+    assert patient.storage.get(canceled.parts[0]) == b"part"  # it may be resumed
     assert not half.exists()
 
 

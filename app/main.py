@@ -133,10 +133,14 @@ async def _sweep(settings: Settings, db: Database, storage: Storage) -> None:
 
 async def _warm(directory: ModelDirectory, painter: Painter) -> None:
     """Have the default model in memory before it is asked for; where that cannot be, its first caller is told why."""
-    with contextlib.suppress(GanvasError):
+    try:
         served = await directory.resolve(None)
         directory.forget()  # nobody asked yet, and by then it may be another
         await painter.load(served.checkpoint)
+    except GanvasError as error:
+        log.debug("not_warm", reason=str(error))
+    except Exception:
+        log.exception("warming_failed")  # a fault of ours; the studio serves all the same
 
 
 async def _stop(task: asyncio.Task[None]) -> None:

@@ -14,6 +14,11 @@ from torch import Tensor, nn
 
 _one_at_a_time = Lock()  # torch's recorder belongs to one thread
 
+# The recorder is deprecated in favour of compilers, which want one on this machine; its guesses at what may vary are
+# wrong. Filters belong to the whole process, so none are put up around a recording, where threads would mix them up.
+warnings.filterwarnings("ignore", "`torch.jit.trace`")
+warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)  # type: ignore[attr-defined]
+
 Recording = Callable[..., Tensor]  # from a network's inputs, and then its weights, to what it gives
 
 
@@ -46,9 +51,7 @@ def record(network: nn.Module, *inputs: Tensor) -> Recording:
         return given
 
     try:
-        with _one_at_a_time, torch.inference_mode(), warnings.catch_warnings():
-            # Deprecated in favour of compilers, which want one on this machine; its guesses at what may vary are wrong.
-            warnings.simplefilter("ignore")
+        with _one_at_a_time, torch.inference_mode():
             recording: Recording = torch.jit.trace(play, (*inputs, *own), check_trace=False)  # type: ignore[no-untyped-call]
     finally:
         _put(places, own)

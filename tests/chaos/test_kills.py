@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import psutil
 
 from app.core.jobs import MAX_FRUITLESS_ATTEMPTS
+from app.core.records import utc_now
 from tests.chaos.conftest import Figures
 from tests.chaos.trainings import Trainings, Watch, below, is_alive, torn_files
 from tests.studio import Studio
@@ -49,10 +50,11 @@ class Killer:
         process = self._find(target)
         if process is None:
             return
-        before, children = self.trainings.last_event(), below(process)
+        children = below(process)
         saving = self._wait_for_save() if in_save else set()
         if in_save and not saving:
             return
+        now = utc_now()
         try:
             os.kill(process.pid, signal.SIGKILL)
         except ProcessLookupError:  # the job ended just now
@@ -63,7 +65,7 @@ class Killer:
             saving &= torn_files(self.studio.folder)
         self.in_saves += bool(saving)
         if target in TRAINERS:
-            self.slowest_return = max(self.slowest_return, self.trainings.wait_for_work(before))
+            self.slowest_return = max(self.slowest_return, self.trainings.wait_for_work(now))
 
     def _choose(self, *, in_save: bool) -> str:
         """Whom to kill. A job of which three attempts in a row saved nothing is given up, as is promised too; so after

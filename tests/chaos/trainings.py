@@ -15,7 +15,7 @@ from sqlalchemy import func, select
 
 from app.core import jobs
 from app.core.db import Database
-from app.core.records import Checkpoint, Job, JobEvent
+from app.core.records import Checkpoint, Job, JobEvent, utc_now
 from app.core.settings import Settings
 from app.core.storage import Storage
 from benchmarks import resume_kills
@@ -58,9 +58,7 @@ class Trainings:
 
     def begin(self) -> None:
         """Have one at work."""
-        before = self.last_event()
-        self.keep_waiting(1)
-        self.wait_for_work(before, JOB_SECONDS)
+        self.wait_for_work(utc_now(), JOB_SECONDS)
 
     def _api_answers(self) -> bool:
         try:
@@ -91,15 +89,10 @@ class Trainings:
             return back[epoch - 1].created_at.timestamp()
         return None
 
-    def last_event(self) -> int:
-        """Number of the last thing that happened to any job."""
+    def is_at_work(self, since: datetime) -> bool:
+        """Whether a training that was taken since has its state, and steps."""
         with self.db.read() as session:
-            return session.scalar(select(func.max(JobEvent.id))) or 0
-
-    def is_at_work(self, after: int) -> bool:
-        """Whether a training that was taken after that event has its state, and steps."""
-        with self.db.read() as session:
-            query = select(JobEvent).where(JobEvent.id > after).order_by(JobEvent.id)
+            query = select(JobEvent).where(JobEvent.created_at >= since).order_by(JobEvent.id)
             taken: set[str] = set()
             for event in session.scalars(query):
                 if event.type == "status" and event.data["status"] == "running":
@@ -108,10 +101,11 @@ class Trainings:
                     return True
         return False
 
-    def wait_for_work(self, after: int, seconds: float = AGAIN_SECONDS) -> float:
-        """Seconds until `is_at_work`; it fails after so many."""
+    def wait_for_work(self, since: datetime, seconds: float = AGAIN_SECONDS) -> float:
+        """Seconds until `is_at_work`, on another training if the last one ended; it fails after so many."""
+        self.keep_waiting(1)
         began = time.monotonic()
-        self.studio.wait_for(lambda: self.is_at_work(after), seconds)
+        self.studio.wait_for(lambda: self.is_at_work(since), seconds)
         return time.monotonic() - began
 
     def finish(self, seconds: float) -> None:

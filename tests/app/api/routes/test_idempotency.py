@@ -227,7 +227,7 @@ def test_a_key_that_is_none_is_refused(client: httpx.Client, key: str | bytes) -
 def test_who_leaves_does_not_keep_the_key(client: httpx.Client, app: Any, missing: int) -> None:
     mark, body = new_key(), b'{"model": "tiny", "n": 8, "seed": -1}'
     host = app.url.removeprefix("http://")
-    head = f"POST {IMAGES} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
+    head = f"POST {IMAGES} HTTP/1.1\r\nHost: {host}\r\nAccept: */*\r\nContent-Type: application/json\r\n"
     head += f"Idempotency-Key: {mark['idempotency-key']}\r\nContent-Length: {len(body)}\r\n\r\n"
     with socket.create_connection(host.split(":")) as connection:
         connection.sendall(head.encode() + body[: len(body) - missing])
